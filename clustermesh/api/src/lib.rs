@@ -1,0 +1,1 @@
+//! Custom resource types, annotations and the CRD generator.

@@ -1,0 +1,1 @@
+//! Sans-IO mesh protocols: membership, replication, global services, trust.

@@ -1,0 +1,3 @@
+//! The mesh daemon of one cluster.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! QUIC sessions and durable storage that drive the mesh cores.

@@ -1,0 +1,1 @@
+//! Packet decisions, compiled into the BPF programs and into host tests.

@@ -1,0 +1,1 @@
+//! Builds, embeds, loads, attaches and pins the BPF programs; typed maps.

@@ -1,0 +1,3 @@
+//! The CNI plugin: a thin client of the node agent.
+
+fn main() {}

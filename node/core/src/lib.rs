@@ -1,0 +1,1 @@
+//! Pure logic of the node agent: IPAM, policy, services, routes, reconciling.

@@ -1,0 +1,3 @@
+//! Benchmarks against peers, side by side in one run.
+
+fn main() {}
