@@ -8,6 +8,7 @@ mod protocol;
 mod record;
 mod selector;
 mod service;
+mod status;
 
 pub use address::{Address, ParseAddressError, ParsePrefixError, Prefix};
 pub use cluster::{ClusterId, ClusterIdError, ClusterName, ClusterNameError};
@@ -17,3 +18,4 @@ pub use protocol::Protocol;
 pub use record::{EndpointRecord, IdentityRecord, Kind, NodeRecord, Record, RecordKey, TunnelKey};
 pub use selector::{Requirement, Selector};
 pub use service::{Affinity, Backend, BackendState, ServicePort, ServiceRecord};
+pub use status::{MemberStatus, MeshStatus, NodeStatus, SessionStatus, TunnelPeerStatus, TunnelStatus};

@@ -1,0 +1,161 @@
+//! `tombolo uninstall`: the release, then what the agents left on the nodes, then the resource definitions.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, bail};
+use k8s_openapi::{
+    api::{apps::v1::DaemonSet, core::v1::Pod},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use serde_json::json;
+
+use crate::{
+    cluster::ClusterArgs,
+    exec,
+    helm::{self, Chart, RELEASE},
+    install::delete_namespace,
+    output::progress,
+};
+
+const CLEANUP: &str = "tombolo-cleanup";
+
+/// What `tombolo uninstall` takes.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Pods keep running but lose their network: nodes are NotReady until another CNI plugin is \
+    installed.\n\nExample:\n  tombolo uninstall --context east"
+)]
+pub struct Args {
+    /// How long to wait for the nodes to be clean, in seconds
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+/// Removes tombolo from the cluster and its nodes.
+pub async fn run(cluster: &ClusterArgs, args: &Args) -> anyhow::Result<()> {
+    helm::available().await?;
+    let client = cluster.client().await?;
+    let namespace = &cluster.namespace;
+    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let Some(agent) = sets.get_opt("tombolo-node").await.context("cannot reach the API server")? else {
+        bail!("tombolo is not installed in namespace {namespace}: name another one by --namespace");
+    };
+
+    progress("removing the release");
+    let mut flags = vec!["uninstall".to_owned(), RELEASE.to_owned(), "--wait".to_owned()];
+    flags.extend(cluster.helm_flags());
+    helm::run(&flags).await?;
+    wait_gone(&client, namespace, args.timeout).await?;
+    progress("cleaning the nodes");
+    clean_nodes(&client, namespace, &agent, args.timeout).await?;
+    progress("removing resource definitions and the namespace");
+    delete_crds(&client).await?;
+    delete_namespace(&client, namespace).await?;
+    progress("tombolo is removed");
+    Ok(())
+}
+
+/// The agents must have ended before their traces are removed, or they would put them back.
+async fn wait_gone(client: &Client, namespace: &str, timeout: u64) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let params = ListParams::default().labels("app.kubernetes.io/name=tombolo");
+    let gone = async {
+        while !pods.list(&params).await.context("cannot list pods")?.items.is_empty() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    match tokio::time::timeout(Duration::from_secs(timeout), gone).await {
+        Ok(result) => result,
+        Err(_) => bail!("pods of tombolo are still ending after {timeout} s: run the command again"),
+    }
+}
+
+/// Runs `tombolo-node cleanup` once on every node, in a DaemonSet that has the agent's image, mounts and rights.
+async fn clean_nodes(
+    client: &Client,
+    namespace: &str,
+    agent: &DaemonSet,
+    timeout: u64,
+) -> anyhow::Result<()> {
+    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let cleanup = cleanup_set(agent).context("the DaemonSet tombolo-node is not one of this version")?;
+    match sets.create(&PostParams::default(), &cleanup).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => return Err(error).context("cannot start the cleanup"),
+    }
+    let done = async {
+        loop {
+            let status =
+                sets.get(CLEANUP).await.context("cannot read the cleanup")?.status.unwrap_or_default();
+            if status.desired_number_scheduled > 0 && status.number_ready >= status.desired_number_scheduled {
+                return Ok::<_, anyhow::Error>(());
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let result = tokio::time::timeout(Duration::from_secs(timeout), done).await;
+    if result.is_err() {
+        let clean = exec::pods(client, namespace, "cleanup").await?.len();
+        bail!(
+            "after {timeout} s only {clean} nodes are clean: bring the others up and run the command again, or run \
+             `tombolo-node cleanup` on them"
+        );
+    }
+    sets.delete(CLEANUP, &DeleteParams::foreground()).await.context("cannot end the cleanup")?;
+    result?
+}
+
+fn cleanup_set(agent: &DaemonSet) -> anyhow::Result<DaemonSet> {
+    let pod = agent.spec.template.spec.clone().context("it has no pod template")?;
+    let container = pod.containers.iter().find(|c| c.name == "agent").context("it has no container agent")?;
+    // Neither the configuration nor the CA exist any more.
+    let kept = |name: &str| !matches!(name, "config" | "ca" | "token");
+    let mounts: Vec<_> = container.volume_mounts.iter().flatten().filter(|m| kept(&m.name)).collect();
+    let volumes: Vec<_> = pod.volumes.iter().flatten().filter(|v| kept(&v.name)).collect();
+    let labels = BTreeMap::from([("app.kubernetes.io/component", "cleanup")]);
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": CLEANUP},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "hostNetwork": true, "dnsPolicy": "Default", "tolerations": [{"operator": "Exists"}],
+                    "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
+                    "imagePullSecrets": pod.image_pull_secrets, "nodeSelector": pod.node_selector,
+                    "initContainers": [{
+                        "name": "cleanup", "image": container.image, "imagePullPolicy": container.image_pull_policy,
+                        "command": ["/usr/bin/tombolo-node", "cleanup"],
+                        "securityContext": container.security_context, "volumeMounts": mounts,
+                    }],
+                    "containers": [{
+                        "name": "done", "image": container.image, "imagePullPolicy": container.image_pull_policy,
+                        "command": ["/usr/bin/tombolo-node", "pause"],
+                    }],
+                    "volumes": volumes,
+                }
+            }
+        }
+    }))?)
+}
+
+/// Their objects go with the definitions.
+async fn delete_crds(client: &Client) -> anyhow::Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for manifest in Chart::crds() {
+        let crd: CustomResourceDefinition = serde_yaml_ng::from_slice(manifest)?;
+        match api.delete(&crd.name_any(), &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot delete {}", crd.name_any())),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Pods, deployments and services of the test image, and running commands in them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Service},
+};
+use kube::api::{AttachParams, LogParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+
+use crate::{Scope, eventually};
+
+/// The image whose only program is the playground's test pod.
+pub const IMAGE: &str = "tombolo.io/testpod:dev";
+
+const READY: Duration = Duration::from_secs(60);
+
+/// What a command in a pod printed, and whether it succeeded.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Exit code 0.
+    pub success: bool,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// The standard output of a command that must succeed.
+    pub fn ok(self) -> anyhow::Result<String> {
+        if self.success {
+            Ok(self.stdout)
+        } else {
+            bail!("the command failed: {}{}", self.stdout, self.stderr)
+        }
+    }
+}
+
+impl Scope {
+    /// Starts a pod of the test image with label `app` = name, on `node` when given, and waits until it is Ready.
+    pub async fn pod(&self, name: &str, node: Option<&str>, args: &[&str]) -> anyhow::Result<Pod> {
+        let mut spec = pod_spec(args);
+        if let Some(node) = node {
+            spec["nodeName"] = json!(node);
+        }
+        let pod = json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
+        self.api::<Pod>().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        self.ready(name).await
+    }
+
+    /// Waits until the pod is Ready.
+    pub async fn ready(&self, name: &str) -> anyhow::Result<Pod> {
+        eventually(READY, || async {
+            let pod = self.api::<Pod>().get(name).await?;
+            let status = pod.status.as_ref();
+            let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+            if conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True") {
+                return Ok(pod);
+            }
+            bail!("pod {name} is not ready: {:?}", status.and_then(|s| s.phase.as_deref()));
+        })
+        .await
+    }
+
+    /// A deployment of the test image with label `app` = name; waits until all replicas are ready.
+    pub async fn deployment(&self, name: &str, replicas: i32, args: &[&str]) -> anyhow::Result<()> {
+        let labels = json!({"app": name});
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+            "spec": {
+                "replicas": replicas, "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod_spec(args)},
+            }
+        });
+        self.api::<Deployment>().create(&PostParams::default(), &serde_json::from_value(deployment)?).await?;
+        self.available(name, replicas).await
+    }
+
+    /// Changes the number of replicas and waits until exactly so many are ready.
+    pub async fn scale(&self, name: &str, replicas: i32) -> anyhow::Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        self.api::<Deployment>().patch(name, &PatchParams::default(), &patch).await?;
+        self.available(name, replicas).await
+    }
+
+    async fn available(&self, name: &str, replicas: i32) -> anyhow::Result<()> {
+        eventually(READY, || async {
+            let status = self.api::<Deployment>().get(name).await?.status.unwrap_or_default();
+            let ready = status.ready_replicas.unwrap_or(0);
+            if ready == replicas && status.replicas.unwrap_or(0) == replicas {
+                return Ok(());
+            }
+            bail!("deployment {name}: {ready} of {replicas} ready");
+        })
+        .await
+    }
+
+    /// A ClusterIP service in front of the pods with label `app` = name; returns its address.
+    pub async fn service(
+        &self,
+        name: &str,
+        ports: &[(&str, &str, u16)],
+        annotations: &[(&str, &str)],
+    ) -> anyhow::Result<String> {
+        let ports: Vec<Value> = ports
+            .iter()
+            .map(|(name, protocol, port)| json!({"name": name, "protocol": protocol, "port": port}))
+            .collect();
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+        let service = json!({
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {"selector": {"app": name}, "ports": ports},
+        });
+        let made =
+            self.api::<Service>().create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+        made.spec.and_then(|s| s.cluster_ip).context("the service has no address")
+    }
+
+    /// Runs a command of the test image in a pod and waits for its end.
+    pub async fn exec(&self, pod: &str, args: &[&str]) -> anyhow::Result<Output> {
+        let command = std::iter::once("/testpod").chain(args.iter().copied());
+        let params = AttachParams::default().stdout(true).stderr(true);
+        let mut process = self.api::<Pod>().exec(pod, command, &params).await?;
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        let (out, err, status) = (process.stdout(), process.stderr(), process.take_status());
+        let read_out = async {
+            match out {
+                Some(mut stream) => stream.read_to_string(&mut stdout).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        let read_err = async {
+            match err {
+                Some(mut stream) => stream.read_to_string(&mut stderr).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(read_out, read_err)?;
+        let status = match status {
+            Some(status) => status.await,
+            None => None,
+        };
+        let success = status.and_then(|s| s.status).as_deref() == Some("Success");
+        Ok(Output { success, stdout, stderr })
+    }
+
+    /// Everything that the pod has printed.
+    pub async fn logs(&self, pod: &str) -> anyhow::Result<String> {
+        Ok(self.api::<Pod>().logs(pod, &LogParams::default()).await?)
+    }
+}
+
+/// The address of a pod.
+pub fn pod_ip(pod: &Pod) -> anyhow::Result<String> {
+    pod.status.as_ref().and_then(|s| s.pod_ip.clone()).context("the pod has no address")
+}
+
+fn pod_spec(args: &[&str]) -> Value {
+    let mut container = json!({
+        "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "args": args,
+        "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+    });
+    if args.first() == Some(&"http") {
+        container["readinessProbe"] =
+            json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1});
+    }
+    json!({"containers": [container], "terminationGracePeriodSeconds": 1})
+}
