@@ -23,6 +23,11 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
+    /// The same flags for another context.
+    pub fn with_context(&self, context: &str) -> Self {
+        Self { context: Some(context.to_owned()), ..self.clone() }
+    }
+
     /// A client of the chosen cluster.
     pub async fn client(&self) -> anyhow::Result<Client> {
         let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };

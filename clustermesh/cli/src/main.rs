@@ -2,6 +2,7 @@
 
 mod agents;
 mod cluster;
+mod connect;
 mod exec;
 mod helm;
 mod install;
@@ -44,6 +45,10 @@ enum Command {
     Install(install::Args),
     /// Remove tombolo from a cluster, with everything that it put on the nodes
     Uninstall(uninstall::Args),
+    /// Join other clusters to the mesh of this one, or this one to another's
+    Connect(connect::Args),
+    /// Take a cluster out of the mesh
+    Disconnect(connect::DisconnectArgs),
     /// Show whether every part works
     Status(status::Args),
     /// Show the mesh
@@ -79,6 +84,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Install(args) => install::run(&cli.cluster, &args).await?,
         Command::Uninstall(args) => uninstall::run(&cli.cluster, &args).await?,
+        Command::Connect(args) => connect::run(&cli.cluster, &args).await?,
+        Command::Disconnect(args) => connect::disconnect(&cli.cluster, &args).await?,
         Command::Status(args) => status::run(&cli.cluster, &args).await?,
         Command::Mesh(command) => mesh::run(&cli.cluster, &command).await?,
         Command::Token(command) => token::run(&cli.cluster, &command).await?,
