@@ -6,6 +6,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+# What takes long to make is kept outside of the checkout, so that a fresh clone starts warm.
+TOMBOLO_CACHE ?= $(HOME)/.cache/tombolo
+export TOMBOLO_CACHE
+export CARGO_BUILD_BUILD_DIR ?= $(TOMBOLO_CACHE)/build
+
 HOST := x86_64-unknown-linux-gnu
 ifeq ($(shell uname -m),aarch64)
 HOST := aarch64-unknown-linux-gnu

@@ -1,3 +1,2 @@
 //! Benchmarks against peers, side by side in one run.
-
 fn main() {}
