@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 use tombolo_playground::binaries::Binaries;
 use tombolo_playground::cgroup::Cgroup;
+use tombolo_playground::forwarder::{self, Impairment};
 use tombolo_playground::image::Builder;
 use tombolo_playground::layout::Layout;
 use tombolo_playground::progress::Progress;
@@ -65,7 +66,9 @@ enum Verb {
         command: Vec<String>,
     },
     /// Impair the link between two clusters, or make it whole.
-    #[command(after_help = "Examples:\n  playground link east west --down\n  playground link east west --mtu 1380\n  \
+    ///
+    /// Each call states the whole state of the link: what is not given is unimpaired.
+    #[command(after_help = "Examples:\n  playground link east west --down\n  playground link east west --mtu 1380 --delay 40 --loss 1\n  \
         playground link east west --up")]
     Link(Link),
     /// Kill a component with SIGKILL; it stays dead.
@@ -118,13 +121,13 @@ struct Link {
     #[arg(long, conflicts_with_all = ["loss", "delay", "mtu"])]
     down: bool,
     /// Lose this many of a hundred packets in each direction.
-    #[arg(long)]
+    #[arg(long, value_name = "PERCENT")]
     loss: Option<u8>,
     /// Hold each packet for this many milliseconds in each direction.
-    #[arg(long)]
+    #[arg(long, value_name = "MS")]
     delay: Option<u32>,
     /// The largest IP packet that passes, in bytes.
-    #[arg(long)]
+    #[arg(long, value_name = "BYTES")]
     mtu: Option<u32>,
 }
 
@@ -173,6 +176,8 @@ enum Internal {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Forward the packets of an impaired link.
+    Forward { device: String, loss_percent: u8, delay_ms: u64 },
 }
 
 /// Does what the arguments say.
@@ -276,7 +281,12 @@ fn run_link(playground: &Playground, link: &Link) -> Result<()> {
     if !link.up && !link.down && link.loss.is_none() && link.delay.is_none() && link.mtu.is_none() {
         bail!("no state given; add --up, --down, --loss, --delay or --mtu");
     }
-    let state = LinkState { down: link.down, mtu: link.mtu };
+    let state = LinkState {
+        down: link.down,
+        loss_percent: link.loss.unwrap_or(0),
+        delay_ms: link.delay.unwrap_or(0),
+        mtu: link.mtu,
+    };
     Ok(playground.set_link(&link.a, &link.b, state)?)
 }
 
@@ -329,6 +339,10 @@ fn run_internal(internal: Internal) -> Result<()> {
         Internal::Enter { holder, cgroup, command } => {
             let new_session = std::env::var_os("TOMBOLO_NEW_SESSION").is_some();
             Ok(namespace::enter(holder, &Cgroup::at(cgroup), new_session, &command)?)
+        }
+        Internal::Forward { device, loss_percent, delay_ms } => {
+            let delay = std::time::Duration::from_millis(delay_ms);
+            Ok(forwarder::run(&device, Impairment { loss_percent, delay })?)
         }
     }
 }

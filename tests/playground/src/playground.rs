@@ -213,8 +213,8 @@ impl Playground {
         let results: Vec<Result<()>> = thread::scope(|scope| {
             let runtimes: Vec<_> =
                 nodes.iter().map(|node| scope.spawn(move || node::start_runtime(cluster, node))).collect();
-            let plane = control_plane::finish(cluster, &keys);
-            progress.say(&format!("{name}: API server ready"));
+            let plane = control_plane::finish(cluster, &keys)
+                .inspect(|()| progress.say(&format!("{name}: API server ready")));
             std::iter::once(plane).chain(runtimes.into_iter().map(join)).collect()
         });
         results.into_iter().collect::<Result<()>>()?;

@@ -67,7 +67,17 @@ impl Unit {
         create_dir(&temporary)?;
         command.env("TMPDIR", temporary).env("TOMBOLO_NEW_SESSION", "1").envs(&self.env);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        spawn(&mut command)?;
+        let mut child = spawn(&mut command)?;
+        while place.unit_cgroup(&self.name).processes().is_empty() {
+            let status = child.try_wait().map_err(Error::io("wait for", &self.name))?;
+            if let Some(status) = status {
+                return Err(Error::Command {
+                    command: self.argv.join(" "),
+                    reason: format!("{status}; see {}", log.display()),
+                });
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
         Ok(())
     }
 
