@@ -1,1 +1,45 @@
 //! Real Kubernetes clusters in namespaces of one machine.
+//!
+//! A node is a set of namespaces (network, mount, UTS, cgroup) in which containerd, runc and kubelet
+//! run as they do on a machine; the control plane of each cluster has a network namespace of its own.
+//! Clusters are segments of an underlay router, itself a network namespace, where the link between two
+//! clusters can be cut, slowed or shrunk.
+//!
+//! Every namespace is held by a process and every process is in a cgroup below
+//! [`cgroup::ROOT_NAME`]: ending that cgroup ends the playground, whoever started it and however that
+//! one died. No namespace is bound to a file, so there is no mount to leave behind.
+
+pub mod address;
+pub mod binaries;
+pub mod certificates;
+pub mod cgroup;
+pub mod cluster;
+pub mod cni;
+pub mod control_plane;
+pub mod dns;
+pub mod error;
+pub mod forwarder;
+pub mod image;
+pub mod images;
+pub mod kubeconfig;
+pub mod layout;
+pub mod link;
+pub mod lock;
+pub mod namespace;
+pub mod node;
+pub mod place;
+pub mod playground;
+pub mod progress;
+pub mod runc;
+pub mod spec;
+mod syscall;
+pub mod teardown;
+pub mod underlay;
+pub mod unit;
+
+pub use cluster::Cluster;
+pub use error::{Error, Result};
+pub use link::LinkState;
+pub use playground::Playground;
+pub use spec::{Cni, Spec};
+pub use teardown::{Snapshot, down, leftovers};

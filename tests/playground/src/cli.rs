@@ -1,0 +1,352 @@
+//! The command line.
+
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, Parser, Subcommand};
+use tombolo_playground::binaries::Binaries;
+use tombolo_playground::cgroup::Cgroup;
+use tombolo_playground::forwarder::{self, Impairment};
+use tombolo_playground::image::Builder;
+use tombolo_playground::layout::Layout;
+use tombolo_playground::progress::Progress;
+use tombolo_playground::{Cluster, Cni, LinkState, Playground, Spec, down, leftovers, namespace, teardown};
+
+/// Real Kubernetes clusters on this machine, in namespaces.
+///
+/// Each cluster has etcd, the API server and the rest of the control plane; each node has containerd,
+/// runc and kubelet. Needs root.
+#[derive(Debug, Parser)]
+#[command(name = "playground", version, after_help = "Example:\n  playground up --clusters 2 --nodes 2 --cni bridge\n  \
+    kubectl --kubeconfig target/playground/east.kubeconfig get nodes\n  playground down")]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring clusters up, or check the ones that run.
+    #[command(after_help = "Examples:\n  playground up\n  playground up --clusters 3 --nodes 1 --cni none\n  \
+        playground up --names paris,oslo --cni bridge")]
+    Up(Up),
+    /// End everything that `up` started, also after a crash.
+    #[command(after_help = "Example:\n  playground down")]
+    Down,
+    /// Show what runs; fails when a part does not.
+    #[command(after_help = "Example:\n  playground status")]
+    Status,
+    /// Find or build the programs of Kubernetes and print where they are.
+    #[command(after_help = "Example:\n  TOMBOLO_CACHE=/var/cache/tombolo playground build --helm")]
+    Build {
+        /// Provide helm too.
+        #[arg(long)]
+        helm: bool,
+    },
+    /// Load an image archive (`docker save` or OCI) into the nodes.
+    #[command(after_help = "Example:\n  playground load-image target/images/tombolo.tar --cluster east")]
+    LoadImage {
+        /// The archive.
+        archive: PathBuf,
+        /// Only this cluster.
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// Run a command in a node.
+    #[command(after_help = "Examples:\n  playground exec east/node-1 -- ip route\n  \
+        playground exec east/control-plane -- ss -tln")]
+    Exec {
+        /// The node, as CLUSTER/NODE; the control plane is CLUSTER/control-plane.
+        node: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Impair the link between two clusters, or make it whole.
+    ///
+    /// Each call states the whole state of the link: what is not given is unimpaired.
+    #[command(after_help = "Examples:\n  playground link east west --down\n  playground link east west --mtu 1380 --delay 40 --loss 1\n  \
+        playground link east west --up")]
+    Link(Link),
+    /// Kill a component with SIGKILL; it stays dead.
+    #[command(after_help = "Example:\n  playground kill east/node-1 kubelet")]
+    Kill(Component),
+    /// Stop a component with SIGSTOP.
+    #[command(after_help = "Example:\n  playground freeze east/control-plane etcd")]
+    Freeze(Component),
+    /// Let a frozen component go on.
+    #[command(after_help = "Example:\n  playground thaw east/control-plane etcd")]
+    Thaw(Component),
+    /// Start a component again, killing it first when it runs.
+    #[command(after_help = "Example:\n  playground restart east/control-plane kube-apiserver")]
+    Restart(Component),
+    /// Write a container image without a container engine.
+    #[command(after_help = "Example:\n  playground image --name localhost/hello --tag 1 --entrypoint /bin/hello \\\n    \
+        --file target/hello=/bin/hello -o hello.tar")]
+    Image(Image),
+    /// What the playground runs itself.
+    #[command(subcommand, hide = true)]
+    Internal(Internal),
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    /// How many clusters.
+    #[arg(long, default_value_t = 2)]
+    clusters: usize,
+    /// How many nodes each cluster has.
+    #[arg(long, default_value_t = 2)]
+    nodes: usize,
+    /// The CNI plugin.
+    #[arg(long, value_enum, default_value = "bridge")]
+    cni: Cni,
+    /// Names of the clusters, separated by commas; decides how many there are.
+    #[arg(long, value_delimiter = ',')]
+    names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Link {
+    /// One cluster.
+    a: String,
+    /// The other cluster.
+    b: String,
+    /// Make the link whole.
+    #[arg(long, conflicts_with_all = ["down", "loss", "delay", "mtu"])]
+    up: bool,
+    /// Cut it.
+    #[arg(long, conflicts_with_all = ["loss", "delay", "mtu"])]
+    down: bool,
+    /// Lose this many of a hundred packets in each direction.
+    #[arg(long, value_name = "PERCENT")]
+    loss: Option<u8>,
+    /// Hold each packet for this many milliseconds in each direction.
+    #[arg(long, value_name = "MS")]
+    delay: Option<u32>,
+    /// The largest IP packet that passes, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+struct Component {
+    /// Where it runs, as CLUSTER/NODE or CLUSTER/control-plane.
+    node: String,
+    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet or containerd.
+    component: String,
+}
+
+#[derive(Debug, Args)]
+struct Image {
+    /// The image's name.
+    #[arg(long)]
+    name: String,
+    /// The image's tag.
+    #[arg(long)]
+    tag: String,
+    /// A word of the entry point; repeat for arguments.
+    #[arg(long)]
+    entrypoint: Vec<String>,
+    /// A file of this machine and its absolute path in the image, as SOURCE=PATH; the permissions are
+    /// the source's.
+    #[arg(long)]
+    file: Vec<String>,
+    /// A symbolic link in the image, as PATH=TARGET.
+    #[arg(long)]
+    link: Vec<String>,
+    /// A label, as KEY=VALUE.
+    #[arg(long)]
+    label: Vec<String>,
+    /// Where to write the archive.
+    #[arg(short, long)]
+    output: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Internal {
+    /// Make and hold namespaces.
+    Hold { cgroup: PathBuf, isolation: String },
+    /// Enter the namespaces of a process.
+    Enter {
+        holder: i32,
+        cgroup: PathBuf,
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Forward the packets of an impaired link.
+    Forward { device: String, loss_percent: u8, delay_ms: u64 },
+}
+
+/// Does what the arguments say.
+pub fn run(arguments: Arguments) -> Result<()> {
+    let layout = Layout::from_environment();
+    let progress = Progress::start();
+    match arguments.verb {
+        Verb::Internal(internal) => run_internal(internal),
+        Verb::Up(up) => run_up(&up, &layout, progress),
+        Verb::Down => run_down(&layout, progress),
+        Verb::Status => status(&Playground::attach(&layout)?),
+        Verb::Build { helm } => {
+            let binaries = Binaries::provide(helm, progress)?;
+            binaries.all().try_for_each(|(name, path)| say(&format!("{name} {}", path.display())))
+        }
+        Verb::LoadImage { archive, cluster } => {
+            let playground = Playground::attach(&layout)?;
+            let clusters = match cluster {
+                Some(name) => vec![playground.cluster(&name)?],
+                None => playground.clusters(),
+            };
+            for cluster in clusters {
+                progress.say(&format!("loading into {}", cluster.name()));
+                cluster.load_image(&archive)?;
+            }
+            Ok(())
+        }
+        Verb::Exec { node, command } => {
+            let (cluster, node) = resolve(&layout, &node)?;
+            Err(cluster.command(&node, &command)?.exec()).context("cannot enter the node")
+        }
+        Verb::Link(link) => run_link(&Playground::attach(&layout)?, &link),
+        Verb::Kill(c) => component(&layout, &c, Cluster::kill),
+        Verb::Freeze(c) => component(&layout, &c, Cluster::freeze),
+        Verb::Thaw(c) => component(&layout, &c, Cluster::thaw),
+        Verb::Restart(c) => component(&layout, &c, Cluster::restart),
+        Verb::Image(image) => write_image(&image),
+    }
+}
+
+fn run_up(up: &Up, layout: &Layout, progress: Progress) -> Result<()> {
+    let spec = Spec::new(up.clusters, up.nodes, up.cni, &up.names)?;
+    end_on_signal(layout.clone(), progress)?;
+    let playground = Playground::up(spec, layout, progress)?;
+    progress.say("up");
+    for cluster in playground.clusters() {
+        say(&cluster.kubeconfig().display().to_string())?;
+    }
+    Ok(())
+}
+
+/// On Ctrl-C or SIGTERM, ends what has been started so far and then this process.
+fn end_on_signal(layout: Layout, progress: Progress) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot watch signals")?;
+    thread::spawn(move || {
+        let signal = runtime.block_on(async {
+            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            tokio::select! {
+                result = tokio::signal::ctrl_c() => result,
+                _ = terminate.recv() => Ok(()),
+            }
+        });
+        if signal.is_err() {
+            return;
+        }
+        progress.say("interrupted; removing what has been started");
+        let code = match teardown::interrupt(&layout, progress) {
+            Ok(()) => 130,
+            Err(error) => {
+                progress.say(&format!("{error}; `playground down` tries again"));
+                1
+            }
+        };
+        std::process::exit(code);
+    });
+    Ok(())
+}
+
+fn run_down(layout: &Layout, progress: Progress) -> Result<()> {
+    down(layout, progress)?;
+    let left = leftovers(layout);
+    if left.is_empty() {
+        progress.say("nothing is left");
+        return Ok(());
+    }
+    bail!("still there:\n{}", left.join("\n"))
+}
+
+fn status(playground: &Playground) -> Result<()> {
+    for cluster in playground.clusters() {
+        say(&format!("{} {}", cluster.name(), cluster.kubeconfig().display()))?;
+        for (place, component, runs) in cluster.components()? {
+            say(&format!("  {place:<16} {component:<24} {}", if runs { "running" } else { "not running" }))?;
+        }
+    }
+    let failures = playground.failures()?;
+    if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+}
+
+fn run_link(playground: &Playground, link: &Link) -> Result<()> {
+    if !link.up && !link.down && link.loss.is_none() && link.delay.is_none() && link.mtu.is_none() {
+        bail!("no state given; add --up, --down, --loss, --delay or --mtu");
+    }
+    let state = LinkState {
+        down: link.down,
+        loss_percent: link.loss.unwrap_or(0),
+        delay_ms: link.delay.unwrap_or(0),
+        mtu: link.mtu,
+    };
+    Ok(playground.set_link(&link.a, &link.b, state)?)
+}
+
+fn component(
+    layout: &Layout,
+    what: &Component,
+    action: fn(&Cluster, &str, &str) -> tombolo_playground::Result<()>,
+) -> Result<()> {
+    let (cluster, node) = resolve(layout, &what.node)?;
+    Ok(action(&cluster, &node, &what.component)?)
+}
+
+fn resolve(layout: &Layout, name: &str) -> Result<(Cluster, String)> {
+    let (cluster, node) = name
+        .split_once('/')
+        .ok_or_else(|| anyhow!("node is {name:?}; give it as CLUSTER/NODE, for example east/node-1"))?;
+    Ok((Playground::attach(layout)?.cluster(cluster)?, node.to_owned()))
+}
+
+fn write_image(image: &Image) -> Result<()> {
+    let mut builder = Builder::new(&format!("{}:{}", image.name, image.tag))?.entrypoint(image.entrypoint.clone());
+    for file in &image.file {
+        let (source, path) = pair("file", file)?;
+        let mode = std::os::unix::fs::MetadataExt::mode(
+            &std::fs::metadata(source).with_context(|| format!("cannot read {source}"))?,
+        );
+        builder = builder.file(source, path, mode & 0o7777)?;
+    }
+    for link in &image.link {
+        let (path, target) = pair("link", link)?;
+        builder = builder.link(path, target)?;
+    }
+    for label in &image.label {
+        let (key, value) = pair("label", label)?;
+        builder = builder.label(key, value);
+    }
+    Ok(builder.write(&image.output)?)
+}
+
+fn pair<'a>(option: &str, text: &'a str) -> Result<(&'a str, &'a str)> {
+    text.split_once('=').ok_or_else(|| anyhow!("{option} is {text:?}; give two values with = between them"))
+}
+
+fn run_internal(internal: Internal) -> Result<()> {
+    match internal {
+        Internal::Hold { cgroup, isolation } => {
+            let isolation = serde_json::from_str(&isolation).context("cannot read the isolation")?;
+            Ok(namespace::hold(&Cgroup::at(cgroup), &isolation)?)
+        }
+        Internal::Enter { holder, cgroup, command } => {
+            let new_session = std::env::var_os("TOMBOLO_NEW_SESSION").is_some();
+            Ok(namespace::enter(holder, &Cgroup::at(cgroup), new_session, &command)?)
+        }
+        Internal::Forward { device, loss_percent, delay_ms } => {
+            let delay = std::time::Duration::from_millis(delay_ms);
+            Ok(forwarder::run(&device, Impairment { loss_percent, delay })?)
+        }
+    }
+}
+
+fn say(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").context("cannot write to standard output")
+}

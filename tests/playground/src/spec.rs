@@ -1,0 +1,121 @@
+//! What a playground shall look like.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Most clusters one playground can have; each needs a second octet of 10.0.0.0/8 for its segment.
+pub const MAX_CLUSTERS: usize = 32;
+/// Most nodes one cluster can have.
+pub const MAX_NODES: usize = 64;
+/// Longest cluster name, in bytes.
+const MAX_NAME: usize = 32;
+
+/// Which CNI plugin the nodes get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Cni {
+    /// No configuration: nodes stay NotReady until somebody installs a plugin.
+    None,
+    /// The reference plugins bridge and host-local, and static routes between the nodes.
+    Bridge,
+    /// The product, by `tombolo install`.
+    Tombolo,
+}
+
+/// The shape of a playground.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Names of the clusters, in the order of their addresses.
+    pub clusters: Vec<String>,
+    /// Nodes in each cluster, 1 to [`MAX_NODES`].
+    pub nodes: usize,
+    /// The CNI plugin.
+    pub cni: Cni,
+}
+
+impl Spec {
+    /// Makes a checked spec. `names` may be empty (then clusters are named east, west, north, south,
+    /// cluster-5, …) or must be as many as `clusters`.
+    pub fn new(clusters: usize, nodes: usize, cni: Cni, names: &[String]) -> Result<Self> {
+        if !(1..=MAX_CLUSTERS).contains(&clusters) {
+            return invalid(format!("clusters is {clusters}; give a number from 1 to {MAX_CLUSTERS}"));
+        }
+        if !(1..=MAX_NODES).contains(&nodes) {
+            return invalid(format!("nodes is {nodes}; give a number from 1 to {MAX_NODES}"));
+        }
+        let clusters: Vec<String> =
+            if names.is_empty() { (0..clusters).map(default_name).collect() } else { names.to_vec() };
+        for (i, name) in clusters.iter().enumerate() {
+            check_name(name)?;
+            if clusters.iter().take(i).any(|other| other == name) {
+                return invalid(format!("names has {name:?} twice; give every cluster a name of its own"));
+            }
+        }
+        Ok(Self { clusters, nodes, cni })
+    }
+}
+
+fn default_name(index: usize) -> String {
+    match index {
+        0 => "east".into(),
+        1 => "west".into(),
+        2 => "north".into(),
+        3 => "south".into(),
+        _ => format!("cluster-{}", index + 1),
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let label = !name.is_empty()
+        && name.len() <= MAX_NAME
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if label {
+        return Ok(());
+    }
+    invalid(format!(
+        "names has {name:?}; give lower-case letters, digits and inner hyphens, at most {MAX_NAME} characters"
+    ))
+}
+
+fn invalid<T>(message: String) -> Result<T> {
+    Err(Error::Invalid(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_names_are_distinct() {
+        let spec = Spec::new(6, 2, Cni::Bridge, &[]).unwrap();
+        assert_eq!(spec.clusters, ["east", "west", "north", "south", "cluster-5", "cluster-6"]);
+    }
+
+    #[test]
+    fn names_override_the_count() {
+        let spec = Spec::new(1, 1, Cni::None, &["a".into(), "b-2".into()]).unwrap();
+        assert_eq!(spec.clusters, ["a", "b-2"]);
+    }
+
+    #[test]
+    fn bad_input_names_the_field_and_the_remedy() {
+        let names = |n: &str| Spec::new(1, 1, Cni::None, &[n.to_owned()]).unwrap_err().to_string();
+        for bad in ["", "-a", "a-", "A", "a.b", "a/b", &"x".repeat(33)] {
+            assert!(names(bad).starts_with("names has"), "{bad}");
+        }
+        assert!(Spec::new(0, 1, Cni::None, &[]).unwrap_err().to_string().contains("1 to 32"));
+        assert!(Spec::new(1, 65, Cni::None, &[]).unwrap_err().to_string().contains("1 to 64"));
+        let twice = Spec::new(2, 1, Cni::None, &["a".into(), "a".into()]).unwrap_err();
+        assert!(twice.to_string().contains("twice"));
+    }
+
+    #[test]
+    fn spec_survives_its_state_file() {
+        let spec = Spec::new(2, 3, Cni::Tombolo, &[]).unwrap();
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
+    }
+}

@@ -1,0 +1,173 @@
+//! The end of a playground, and the proof that nothing of it is left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::{Cgroup, Hierarchy, ROOT_NAME};
+use crate::layout::Layout;
+use crate::lock::Lock;
+use crate::progress::Progress;
+use crate::underlay::MANAGEMENT_LINK;
+use crate::{Error, Result};
+
+/// How long processes may take to end and the kernel to let go of what they held.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// True once the playground is being ended by a signal: then nothing new may be started.
+static ENDING: RwLock<bool> = RwLock::new(false);
+
+/// Ends the playground of this machine, whoever started it and however far it came. Needs only names,
+/// not the state directory.
+pub fn down(layout: &Layout, progress: Progress) -> Result<()> {
+    let _lock = Lock::take(PATIENCE, progress)?;
+    end(layout, progress)
+}
+
+/// Ends what an interrupted operation of this process has started so far; nothing more is started.
+pub fn interrupt(layout: &Layout, progress: Progress) -> Result<()> {
+    *ENDING.write().unwrap_or_else(PoisonError::into_inner) = true;
+    end(layout, progress)
+}
+
+/// The work of [`down`], for a caller that has the lock.
+pub(crate) fn end(layout: &Layout, progress: Progress) -> Result<()> {
+    let root = Hierarchy::find()?.root();
+    if root.exists() {
+        progress.say("ending all processes");
+        end_cgroup(&root)?;
+    }
+    remove_link()?;
+    for stray in stray_cgroups() {
+        Cgroup::at(stray).remove()?;
+    }
+    if layout.root().exists() {
+        progress.say("removing files");
+        fs::remove_dir_all(layout.root()).map_err(Error::io("remove", layout.root()))?;
+    }
+    Ok(())
+}
+
+/// What is left of a playground on this machine, one line each; empty after [`down`].
+pub fn leftovers(layout: &Layout) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(stray_cgroups().iter().map(|path| format!("cgroup {}", path.display())));
+    if link_path().exists() {
+        found.push(format!("link {MANAGEMENT_LINK}"));
+    }
+    let directory = layout.root().display().to_string();
+    if layout.root().exists() {
+        found.push(format!("directory {directory}"));
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    found.extend(mounts.lines().filter(|line| line.contains(&directory)).map(|line| format!("mount {line}")));
+    found.extend(processes_of(&directory));
+    found
+}
+
+/// Everything on the machine that a playground could leave behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    lines: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// Looks at mounts, links, routes, rules and cgroups (also those of v1) of the machine.
+    pub fn take() -> Result<Self> {
+        let mut lines = BTreeSet::new();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
+        // The first three fields are numbers, which differ between mounts of the same thing.
+        lines.extend(mounts.lines().map(|l| format!("mount {}", l.splitn(4, ' ').last().unwrap_or_default())));
+        for (kind, arguments) in
+            [("link", "-o link show"), ("route", "route show table all"), ("rule", "rule show")]
+        {
+            let output = Command::new("ip").args(arguments.split(' ')).output().map_err(Error::io("run", "ip"))?;
+            lines.extend(String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{kind} {line}")));
+        }
+        let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
+        while let Some(dir) = pending.pop() {
+            lines.insert(format!("cgroup {}", dir.display()));
+            pending.extend(directories(&dir));
+        }
+        Ok(Self { lines })
+    }
+
+    /// What is in this snapshot and was not in `before`.
+    pub fn since(&self, before: &Self) -> Vec<String> {
+        self.lines.difference(&before.lines).cloned().collect()
+    }
+}
+
+/// Allows starting a process while the guard lives, unless the playground is being ended.
+pub(crate) fn spawning() -> Result<RwLockReadGuard<'static, bool>> {
+    let ending = ENDING.read().unwrap_or_else(PoisonError::into_inner);
+    if *ending { Err(Error::Interrupted) } else { Ok(ending) }
+}
+
+/// A process that was started just before may still join the cgroup, so kill and remove until it is gone.
+fn end_cgroup(root: &Cgroup) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        root.kill(PATIENCE)?;
+        match root.remove() {
+            Ok(()) => return Ok(()),
+            Err(error) if started.elapsed() > PATIENCE => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+fn remove_link() -> Result<()> {
+    let started = Instant::now();
+    while link_path().exists() {
+        // It may vanish by itself in between, as its other end died with the underlay.
+        let _ = Command::new("ip").args(["link", "delete", MANAGEMENT_LINK]).output();
+        if started.elapsed() > PATIENCE {
+            return Err(Error::Timeout {
+                what: format!("the link {MANAGEMENT_LINK} did not go away"),
+                seconds: PATIENCE.as_secs(),
+                hint: format!("try `ip link delete {MANAGEMENT_LINK}`"),
+            });
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn link_path() -> PathBuf {
+    Path::new("/sys/class/net").join(MANAGEMENT_LINK)
+}
+
+/// The playground's root in any hierarchy.
+fn stray_cgroups() -> Vec<PathBuf> {
+    let base = PathBuf::from("/sys/fs/cgroup");
+    directories(&base)
+        .into_iter()
+        .chain([base])
+        .map(|hierarchy| hierarchy.join(ROOT_NAME))
+        .filter(|root| root.is_dir())
+        .collect()
+}
+
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+/// Processes that run a program of the playground's directory or were given a file of it.
+fn processes_of(directory: &str) -> Vec<String> {
+    let own = std::process::id().to_string();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy() != own)
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok().map(|line| (entry, line)))
+        .map(|(entry, line)| (entry, String::from_utf8_lossy(&line).replace('\0', " ")))
+        .filter(|(_, line)| line.contains(&format!("{directory}/")))
+        .map(|(entry, line)| format!("process {} {line}", entry.file_name().to_string_lossy()))
+        .collect()
+}
