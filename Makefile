@@ -40,6 +40,26 @@ test-fast: ## Unit, property and golden tests, simulation
 	@tests/prerequisites.sh build
 	cargo test --locked --workspace
 
+image: ## Static binaries in OCI images, under target/images
+	@tests/prerequisites.sh build
+	$(STATIC) -p tombolo-node -p tombolo-cni -p tombolo-tunnel -p tombolo-clustermesh -p tombolo-cli
+	cargo build --locked -q -p tombolo-playground
+	@mkdir -p target/images
+	$(PLAYGROUND) image --name tombolo.io/node --tag $(VERSION) --entrypoint /usr/bin/tombolo-node \
+	  $(foreach b,tombolo-node tombolo-cni tombolo-tunnel,--file $(BIN)/$(b)=/usr/bin/$(b)) \
+	  --link /var/run=/run -o target/images/node.tar
+	$(PLAYGROUND) image --name tombolo.io/clustermesh --tag $(VERSION) --entrypoint /usr/bin/tombolo-clustermesh \
+	  --file $(BIN)/tombolo-clustermesh=/usr/bin/tombolo-clustermesh --link /var/run=/run -o target/images/clustermesh.tar
+
+playground: image ## Two clusters with tombolo installed; ARGS are those of `playground up`
+	@tests/prerequisites.sh cluster
+	$(PLAYGROUND) up --cni tombolo $(ARGS)
+
+demo: image ## Two clusters become one mesh while you watch; ARGS=--exit for machines
+	@tests/prerequisites.sh cluster
+	cargo build --locked -q -p tombolo-e2e --bin demo
+	target/debug/demo $(ARGS)
+
 clean: ## Removes what was built, and ends a playground that runs
 	@[ ! -x $(PLAYGROUND) ] || $(PLAYGROUND) down
 	cargo clean
