@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use crate::{Scope, eventually};
 
 /// The image whose only program is the playground's test pod.
-pub const IMAGE: &str = "tombolo.io/testpod:dev";
+pub const IMAGE: &str = "localhost/tombolo-test:1";
 
 const READY: Duration = Duration::from_secs(60);
 
@@ -122,7 +122,7 @@ impl Scope {
 
     /// Runs a command of the test image in a pod and waits for its end.
     pub async fn exec(&self, pod: &str, args: &[&str]) -> anyhow::Result<Output> {
-        let command = std::iter::once("/testpod").chain(args.iter().copied());
+        let command = std::iter::once("/bin/testpod").chain(args.iter().copied());
         let params = AttachParams::default().stdout(true).stderr(true);
         let mut process = self.api::<Pod>().exec(pod, command, &params).await?;
         let (mut stdout, mut stderr) = (String::new(), String::new());
@@ -162,7 +162,10 @@ pub fn pod_ip(pod: &Pod) -> anyhow::Result<String> {
 fn pod_spec(args: &[&str]) -> Value {
     let mut container = json!({
         "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "args": args,
-        "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        "env": [
+            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ],
     });
     if args.first() == Some(&"http") {
         container["readinessProbe"] =

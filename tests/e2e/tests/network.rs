@@ -1,0 +1,97 @@
+//! Pods, services and DNS of one cluster, by packets.
+#![cfg(feature = "cluster")]
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tombolo_e2e::{Cluster, Output, eventually, pod_ip};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+async fn east() -> anyhow::Result<Cluster> {
+    Cluster::attach("east").await
+}
+
+#[tokio::test]
+async fn pods_reach_each_other_on_one_node_and_across_nodes() {
+    let cluster = east().await.unwrap();
+    let nodes = cluster.nodes().await.unwrap();
+    let scope = cluster.scope("pods").await.unwrap();
+    let server =
+        scope.pod("server", Some(&nodes[0]), &["http", "--port", "8080", "--name", "server"]).await.unwrap();
+    let target = format!("http://{}:8080/", pod_ip(&server).unwrap());
+    for (name, node) in [("near", &nodes[0]), ("far", &nodes[1])] {
+        scope.pod(name, Some(node), &["pause"]).await.unwrap();
+        let out = scope.exec(name, &["get", &target, "-n", "5"]).await.unwrap().ok().unwrap();
+        assert_eq!(out.lines().filter(|l| l.contains("server")).count(), 5, "{name}: {out}");
+    }
+}
+
+#[tokio::test]
+async fn dns_answers_and_kubernetes_default_has_its_address() {
+    let scope = east().await.unwrap().scope("dns").await.unwrap();
+    scope.pod("client", None, &["pause"]).await.unwrap();
+    let out = eventually(LIMIT, || async {
+        scope.exec("client", &["resolve", "kubernetes.default.svc.cluster.local"]).await.and_then(Output::ok)
+    })
+    .await
+    .unwrap();
+    assert!(out.contains("10.96.0.1"), "{out}");
+}
+
+#[tokio::test]
+async fn a_service_balances_tcp_and_udp() {
+    let cluster = east().await.unwrap();
+    let scope = cluster.scope("service").await.unwrap();
+    scope.deployment("web", 3, &["http", "--port", "8080"]).await.unwrap();
+    scope.service("web", &[("http", "TCP", 8080)], &[]).await.unwrap();
+    scope.pod("echo", None, &["udp-echo", "--port", "9000"]).await.unwrap();
+    scope.service("echo", &[("echo", "UDP", 9000)], &[]).await.unwrap();
+    scope.pod("client", None, &["pause"]).await.unwrap();
+
+    let url = format!("http://web.{}.svc.cluster.local:8080/", scope.namespace);
+    let out = eventually(LIMIT, || async {
+        scope.exec("client", &["get", &url, "-n", "60"]).await.and_then(Output::ok)
+    })
+    .await
+    .unwrap();
+    let names: BTreeSet<_> = out.split_whitespace().filter(|w| w.contains("name=web-")).collect();
+    assert_eq!(names.len(), 3, "all three backends answer: {out}");
+
+    let target = format!("echo.{}.svc.cluster.local:9000", scope.namespace);
+    let out = scope.exec("client", &["udp-exchange", &target, "-n", "20"]).await.unwrap().ok().unwrap();
+    assert!(out.contains("lost=0"), "{out}");
+}
+
+#[tokio::test]
+async fn a_service_without_backends_refuses_at_once() {
+    let scope = east().await.unwrap().scope("empty").await.unwrap();
+    let address = scope.service("nobody", &[("http", "TCP", 80)], &[]).await.unwrap();
+    scope.pod("client", None, &["pause"]).await.unwrap();
+    eventually(LIMIT, || async {
+        let out = scope.exec("client", &["get", &format!("http://{address}/"), "-n", "1"]).await?;
+        let refused = !out.success && format!("{}{}", out.stdout, out.stderr).contains("refused");
+        if refused { Ok(()) } else { anyhow::bail!("not refused: {out:?}") }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_reaches_itself_through_its_service() {
+    let scope = east().await.unwrap().scope("hairpin").await.unwrap();
+    scope.pod("web", None, &["http", "--port", "8080", "--name", "me"]).await.unwrap();
+    let address = scope.service("web", &[("http", "TCP", 8080)], &[]).await.unwrap();
+    let url = format!("http://{address}:8080/");
+    eventually(LIMIT, || async { scope.exec("web", &["get", &url, "-n", "3"]).await.and_then(Output::ok) })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn logs_and_exec_work() {
+    let scope = east().await.unwrap().scope("logs").await.unwrap();
+    scope.pod("web", None, &["http", "--port", "8080", "--name", "me"]).await.unwrap();
+    assert!(scope.logs("web").await.unwrap().contains("8080"));
+    let failed = scope.exec("web", &["get", "http://127.0.0.1:1/", "-n", "1"]).await.unwrap();
+    assert!(!failed.success);
+}
