@@ -219,6 +219,11 @@ impl State {
         self.services.adopt(services, slots, backends);
     }
 
+    /// Who this node is.
+    pub const fn own(&self) -> &OwnNode {
+        &self.own
+    }
+
     /// The record of this very pod of the own cluster.
     pub fn pod(&self, pod: &PodRef) -> Option<&EndpointRecord> {
         let key = (self.own.cluster, pod.namespace.clone(), pod.name.clone());
