@@ -4,6 +4,11 @@
 //! follows from the absence of something (a pod is open because no policy selects it) is not, before the first full
 //! sync: until then the policy tables are empty, nothing may be pruned, and what the maps hold from before stays in
 //! force.
+//!
+//! A shell applies changes, calls [`State::refresh`], and hands the changed keys of each table to a
+//! [`Reconciler`](crate::reconcile::Reconciler). It writes the updates of all tables in the order of
+//! [`TableId::ALL`], then, if [`State::may_prune`], the deletes in the reverse order. When the reconcilers of
+//! `IDENTITY` and `POLICY` have settled, it calls [`State::settle_policies`] and begins again.
 
 mod changes;
 mod records;
@@ -65,6 +70,7 @@ pub struct State {
     peers: Table<PublicKey, TunnelPeer>,
     node_problems: BTreeSet<Problem>,
     synced: bool,
+    prunable: bool,
     nodes_stale: bool,
     policies_stale: bool,
 }
@@ -89,6 +95,7 @@ impl State {
             peers: Table::default(),
             node_problems: BTreeSet::new(),
             synced: false,
+            prunable: false,
             nodes_stale: false,
             policies_stale: false,
         }
@@ -117,7 +124,8 @@ impl State {
         }
     }
 
-    /// The stream has told all records: those it did not tell are gone, and from now on tables may be pruned.
+    /// The stream has told all records: those it did not tell are gone, and from the next refresh on tables may be
+    /// pruned.
     pub fn complete_sync(&mut self) {
         for key in self.records.complete_sync() {
             self.delete(&key);
@@ -128,9 +136,9 @@ impl State {
         }
     }
 
-    /// Whether all records have been told once, so that what is not desired may be removed.
+    /// Whether all records have been told once and are in the tables, so that what is not desired may be removed.
     pub const fn may_prune(&self) -> bool {
-        self.synced
+        self.prunable
     }
 
     /// Adds a local endpoint and returns its number. It has the identity that the pod's record says, if there is one.
@@ -160,12 +168,16 @@ impl State {
         if self.synced && std::mem::take(&mut self.policies_stale) {
             self.policies.compute(&self.records.policies, &self.records.identities, &self.endpoints);
         }
+        self.prunable = self.synced;
         TableId::ALL.into_iter().filter(|table| self.is_changed(*table)).collect()
     }
 
     /// Notes that `IDENTITY` and `POLICY` have been written as desired, which lets selector bits get new meanings;
-    /// call [`State::refresh`] afterwards.
+    /// call [`State::refresh`] afterwards. Does nothing while either has changed keys that nobody took.
     pub fn settle_policies(&mut self) {
+        if self.policies.identity.is_changed() || self.policies.policy.is_changed() {
+            return;
+        }
         if self.policies.bits().is_unsettled() && self.policies.settle(&self.records.identities) {
             self.policies_stale = true;
         }

@@ -172,7 +172,11 @@ proptest! {
                 Op::Attach(n) => { let _ = state.add_endpoint(wiring(n)); }
                 Op::Detach(n) => { let _ = state.remove_endpoint(&wiring(n).attachment); }
                 Op::Refresh => { state.refresh(); }
-                Op::Settle => state.settle_policies(),
+                Op::Settle => {
+                    state.identity().take_changed();
+                    state.policy().take_changed();
+                    state.settle_policies();
+                }
             }
         }
         state.refresh();
@@ -218,8 +222,9 @@ fn before_the_first_sync_policy_is_left_alone() {
     state.apply(Change::Upsert(identity_record(1, 0, "a")));
     state.add_endpoint(wiring(0)).unwrap();
     assert_eq!(state.refresh(), [TableId::Address]);
-    assert!(!state.may_prune());
     state.complete_sync();
+    // The policy tables are still empty: pruning now would open what is closed.
+    assert!(!state.may_prune());
     assert_eq!(state.refresh(), [TableId::Identity, TableId::Address, TableId::Endpoint]);
     assert!(state.may_prune());
 }
@@ -253,4 +258,32 @@ fn one_of_many_endpoints_touches_its_own_keys() {
     state.apply(Change::Upsert(pod_record(2, 7, "m", address(60_000), identity(2, 60_000))));
     assert_eq!(state.refresh(), [TableId::Identity, TableId::Address]);
     assert_eq!((state.identity().take_changed().len(), state.address().take_changed().len()), (1, 2));
+}
+
+#[test]
+fn bits_settle_only_when_the_changes_were_taken() {
+    let mut state = State::new(own(), Endpoints::default(), SelectorBits::default());
+    state.apply(Change::Upsert(identity_record(1, 0, "a")));
+    state.add_endpoint(wiring(0)).unwrap();
+    state.complete_sync();
+    let policy = Policy {
+        key: tombolo_model::PolicyKey {
+            kind: PolicyKind::NetworkPolicy,
+            namespace: "x".into(),
+            name: "y".into(),
+        },
+        subject: Selector::default(),
+        ingress: Some(vec![Rule { peers: Peers::Of(vec![Peer::Pods(Selector::default())]), ports: vec![] }]),
+        egress: None,
+    };
+    state.apply(Change::Upsert(Record::Policy(policy.clone())));
+    state.refresh();
+    state.apply(Change::Delete(RecordKey::Policy(policy.key)));
+    state.refresh();
+    state.settle_policies();
+    assert!(state.identity().entries()[&identity(1, 0).get()].contains(1));
+    state.identity().take_changed();
+    state.policy().take_changed();
+    state.settle_policies();
+    assert!(!state.identity().entries()[&identity(1, 0).get()].contains(1));
 }

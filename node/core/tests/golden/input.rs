@@ -57,6 +57,8 @@ fn step(words: &[&str], more: &[Vec<&str>], state: &mut State) {
         ["begin-sync"] => state.begin_sync(),
         ["sync"] => state.complete_sync(),
         ["settle"] => {
+            state.identity().take_changed();
+            state.policy().take_changed();
             state.settle_policies();
             state.refresh();
         }

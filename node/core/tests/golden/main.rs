@@ -1,6 +1,7 @@
 //! Golden tables: each file of this directory is a story in steps. A step begins with `## title`, then come changes
 //! (see `input.rs`), then `----` and how the tables change (see `output.rs`). `UPDATE_GOLDEN=1 cargo test -p
 //! tombolo-node-core --test golden` writes what comes out into the files; read the difference before committing it.
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod input;
 mod output;

@@ -1,6 +1,7 @@
 //! The connectivity cases of the Kubernetes end-to-end suite `netpol` (test/e2e/network/netpol), judged by the tables
 //! as the datapath judges: three namespaces x, y, z with pods a, b, c. In `cases.json` a row is a source, a column a
 //! destination; `.` passes, `X` does not, `#` is not judged.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod policy;
 mod world;

@@ -76,6 +76,8 @@ impl World {
 
     pub(crate) fn write_tables(&mut self) {
         self.state.refresh();
+        self.state.identity().take_changed();
+        self.state.policy().take_changed();
         self.state.settle_policies();
         self.state.refresh();
     }
