@@ -111,7 +111,7 @@ impl AsFd for Tun {
 
 /// Sets the MTU of a device in this network namespace and brings it up.
 pub fn bring_up(name: &InterfaceName, mtu: u16) -> io::Result<()> {
-    let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"))?;
+    let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
     let mut request = interface_request(name);
     request.ifr_ifru.ifru_mtu = libc::c_int::from(mtu);
     interface_call(&socket, libc::SIOCSIFMTU, &mut request)?;
