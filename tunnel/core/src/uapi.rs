@@ -193,9 +193,15 @@ mod tests {
         let (a, b) = ("0a".repeat(32), "0b".repeat(32));
         let mut set = |text: String| {
             device.apply(&parse_set(&text).unwrap());
-            device.peers().map(|p| p.allowed_ips.iter().map(ToString::to_string).collect()).collect::<Vec<Vec<_>>>()
+            device
+                .peers()
+                .map(|p| p.allowed_ips.iter().map(ToString::to_string).collect())
+                .collect::<Vec<Vec<_>>>()
         };
-        assert_eq!(set(format!("public_key={a}\nallowed_ip=10.0.0.0/8\npublic_key={b}")), [vec!["10.0.0.0/8"], vec![]]);
+        assert_eq!(
+            set(format!("public_key={a}\nallowed_ip=10.0.0.0/8\npublic_key={b}")),
+            [vec!["10.0.0.0/8"], vec![]]
+        );
         assert_eq!(set(format!("public_key={b}\nallowed_ip=10.0.0.0/8")), [vec![], vec!["10.0.0.0/8"]]);
         // Taking away what another peer owns changes nothing.
         assert_eq!(set(format!("public_key={a}\nallowed_ip=-10.0.0.0/8")), [vec![], vec!["10.0.0.0/8"]]);

@@ -1,4 +1,5 @@
 //! Two devices joined in memory.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -173,7 +174,8 @@ fn a_new_key_needs_the_peer_to_know_it() {
 #[test]
 fn preshared_keys_must_agree_and_an_unchanged_one_keeps_the_session() {
     let mut pair = Pair::new();
-    let psk = |pair: &Pair, i: usize| format!("public_key={}\npreshared_key={}", pair.keys[1 - i], hex(&[5; 32]));
+    let psk =
+        |pair: &Pair, i: usize| format!("public_key={}\npreshared_key={}", pair.keys[1 - i], hex(&[5; 32]));
     let (first, second) = (psk(&pair, 0), psk(&pair, 1));
     pair.ends[0].set(&first);
     pair.ends[0].send(&packet(1, 2, 100));

@@ -77,10 +77,10 @@ impl Engine {
             }
             let now = Instant::now();
             if v4 || v6 {
-                self.from_network(now)?;
+                self.drain_network(now)?;
             }
             if tun {
-                self.from_tun(now)?;
+                self.drain_tun(now)?;
             }
             if request {
                 self.serve_requests(now);
@@ -114,7 +114,7 @@ impl Engine {
     }
 
     /// Encrypts what the kernel wants sent, until the batch is full or nothing is left.
-    fn from_tun(&mut self, now: Instant) -> io::Result<()> {
+    fn drain_tun(&mut self, now: Instant) -> io::Result<()> {
         let Self { device, tx, tun, read, scratch, .. } = self;
         while tx.room() > TX_BYTES - TX_FULL {
             let len = match tun.read(read) {
@@ -124,7 +124,8 @@ impl Engine {
             };
             let Some((header, _)) = read.get(..len).and_then(VnetHeader::split) else { continue };
             let Some(packet) = read.get_mut(VNET_HEADER_LEN..len) else { continue };
-            let done = segment::segment(header, packet, scratch, |wire| device.handle_ip_packet(wire, now, tx));
+            let done =
+                segment::segment(header, packet, scratch, |wire| device.handle_ip_packet(wire, now, tx));
             if done.is_none() {
                 tracing::debug!("dropped a packet whose offload header does not fit it");
             }
@@ -134,16 +135,13 @@ impl Engine {
     }
 
     /// Decrypts what has arrived, until the batch is full or nothing is left.
-    fn from_network(&mut self, now: Instant) -> io::Result<()> {
+    fn drain_network(&mut self, now: Instant) -> io::Result<()> {
         let Self { device, tx, rx, sockets, read, .. } = self;
         for socket in [Some(&sockets.v4), sockets.v6.as_ref()].into_iter().flatten() {
             while rx.room() > RX_BYTES - RX_FULL && tx.room() > TX_BYTES - TX_FULL {
-                let received = match socket.receive(read) {
-                    Ok(received) => received,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    // Errors of earlier sends are reported here; the socket goes on.
-                    Err(_) => continue,
-                };
+                // Nothing left, or the error of an earlier send, which is reported here once; the socket goes
+                // on, and poll tells when there is more.
+                let Ok(received) = socket.receive(read) else { break };
                 for datagram in read.get(..received.len).unwrap_or_default().chunks(received.segment) {
                     device.handle_datagram(received.from, datagram, now, tx, rx);
                 }

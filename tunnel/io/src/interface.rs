@@ -11,7 +11,9 @@ pub struct InterfaceName(String);
 
 /// The text cannot name a network device.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{0:?} is no device name: 1 to 15 ASCII letters, digits or punctuation except / : and %, not . or ..")]
+#[error(
+    "{0:?} is no device name: 1 to 15 ASCII letters, digits or punctuation except / : and %, not . or .."
+)]
 pub struct InterfaceNameError(String);
 
 impl InterfaceName {

@@ -27,7 +27,7 @@ struct Args {
     #[arg(long, default_value = "/var/run/wireguard", env = "TOMBOLO_TUNNEL_UAPI_DIR")]
     uapi_dir: PathBuf,
     /// What to log: error, warn, info, debug, or a filter per module. Never per packet
-    #[arg(long, default_value = "info,boringtun=off", env = "TOMBOLO_TUNNEL_LOG")]
+    #[arg(long, default_value = "info,boringtun=off", value_parser = log_filter, env = "TOMBOLO_TUNNEL_LOG")]
     log: String,
     /// Remove the device and exit
     #[arg(long)]
@@ -36,8 +36,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info,boringtun=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&args.log)).with_writer(std::io::stderr).init();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,4 +61,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let result = Engine::new(tun, requests)?.run(&signals);
     drop(server);
     result.context("the packet loop ended")
+}
+
+/// Refuses what the subscriber would silently ignore.
+fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(text).map(|_| text.to_owned())
 }

@@ -57,7 +57,11 @@ impl Server {
     /// caller already holds the device, so no living server can be there.
     pub fn bind(dir: &Path, interface: &InterfaceName) -> anyhow::Result<(Self, Requests)> {
         let path = dir.join(format!("{interface}.sock"));
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("cannot make {}", dir.display()))?;
         match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(e).with_context(|| format!("cannot replace {}", path.display()));
@@ -66,8 +70,10 @@ impl Server {
         }
         // Bound elsewhere first, so that the socket is never reachable under its name with a wider mode.
         let draft = dir.join(format!(".{interface}.{}", std::process::id()));
-        let listener = UnixListener::bind(&draft).with_context(|| format!("cannot listen on {}", path.display()))?;
-        fs::set_permissions(&draft, Permissions::from_mode(0o600)).context("cannot protect the UAPI socket")?;
+        let listener =
+            UnixListener::bind(&draft).with_context(|| format!("cannot listen on {}", path.display()))?;
+        fs::set_permissions(&draft, Permissions::from_mode(0o600))
+            .context("cannot protect the UAPI socket")?;
         fs::rename(&draft, &path).context("cannot name the UAPI socket")?;
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (sender, queue) = sync_channel(MAX_CLIENTS);

@@ -1,4 +1,5 @@
 //! The real binary between network namespaces: datagrams, streams, `wg`, kill and restart. Needs root.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -72,7 +73,10 @@ impl Net {
         let text = format!(
             "[Interface]\nPrivateKey = {}\nListenPort = 51871\n[Peer]\nPublicKey = {}\nAllowedIPs = 10.7.0.{}/32\n\
              Endpoint = 192.0.2.{}:51871\nPersistentKeepalive = 25\n",
-            self.keys[i].0, self.keys[1 - i].1, 2 - i, 2 - i
+            self.keys[i].0,
+            self.keys[1 - i].1,
+            2 - i,
+            2 - i
         );
         std::fs::write(&config, text).unwrap();
         let config = config.to_str().unwrap().to_owned();
@@ -95,7 +99,10 @@ impl Net {
         let script = "mkdir -p /run/wireguard && mount --bind \"$0\" /run/wireguard && exec wg \"$@\"";
         let dir: &Path = &dir;
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.names[i], "unshare", "-m", "sh", "-c", script]).arg(dir).args(args);
+        command
+            .args(["netns", "exec", &self.names[i], "unshare", "-m", "sh", "-c", script])
+            .arg(dir)
+            .args(args);
         command.output().unwrap()
     }
 
@@ -194,7 +201,8 @@ fn a_stream_survives_kill_and_restart() {
     assert!(out.status.success(), "{text}");
     server.wait().unwrap();
     // The last whole second carried data again.
-    let last = text.rsplit("\"bytes\":").nth(3).and_then(|t| t.trim().split(',').next()?.trim().parse::<u64>().ok());
+    let last =
+        text.rsplit("\"bytes\":").nth(3).and_then(|t| t.trim().split(',').next()?.trim().parse::<u64>().ok());
     assert!(last.unwrap() > 1 << 20, "{text}");
     assert_eq!(must(&["ip", "netns", "exec", &name, "cat", "/sys/class/net/tmbwg0/ifindex"]), index);
 }

@@ -75,7 +75,8 @@ impl Device {
             peer.persistent_keepalive = seconds;
         }
         let preshared = update.preshared_key.clone().map(|key| Some(key).filter(|key| !key.is_zero()));
-        let rekey = preshared.is_some_and(|key| std::mem::replace(&mut peer.preshared_key, key) != peer.preshared_key);
+        let rekey = preshared
+            .is_some_and(|key| std::mem::replace(&mut peer.preshared_key, key) != peer.preshared_key);
         if let Some(identity) = self.identity.as_ref().filter(|_| rekey || known.is_none()) {
             peer.rekey(slot, &identity.private, &identity.limiter);
         }
@@ -89,7 +90,8 @@ impl Device {
         }
         for change in &update.allowed_ips {
             if change.remove {
-                let owned = peer_in(&mut self.slots, slot).is_some_and(|p| p.allowed_ips.remove(&change.prefix));
+                let owned =
+                    peer_in(&mut self.slots, slot).is_some_and(|p| p.allowed_ips.remove(&change.prefix));
                 if owned {
                     self.allowed_ips.remove(change.prefix);
                 }

@@ -223,7 +223,8 @@ fn candidate(packet: &[u8]) -> Option<Segment> {
     }
     let pseudo = checksum::pseudo_header(packet, TCP, packet.len() - segment.transport)?;
     let right = checksum::fold(checksum::sum(packet.get(segment.transport..)?, pseudo)) == 0xffff;
-    let header_right = segment.transport == 40 || checksum::fold(checksum::sum(packet.get(..20)?, 0)) == 0xffff;
+    let header_right =
+        segment.transport == 40 || checksum::fold(checksum::sum(packet.get(..20)?, 0)) == 0xffff;
     (right && header_right).then_some(segment)
 }
 

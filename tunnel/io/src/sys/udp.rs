@@ -47,7 +47,9 @@ impl UdpSocket {
             socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         }
         socket.set(libc::SOL_UDP, libc::UDP_GRO, 1)?;
-        for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+        for (forced, plain) in
+            [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+        {
             // Forcing takes CAP_NET_ADMIN; without it the system's limit applies.
             let forced = socket.set(libc::SOL_SOCKET, forced, SOCKET_BUFFER);
             forced.or_else(|_| socket.set(libc::SOL_SOCKET, plain, SOCKET_BUFFER))?;
@@ -103,7 +105,8 @@ impl UdpSocket {
     /// Receives one datagram, or several of one sender that the kernel joined.
     pub fn receive(&self, buf: &mut [u8]) -> io::Result<Received> {
         // SAFETY: both are plain data for which all zero bytes are valid.
-        let (mut address, mut message): (libc::sockaddr_storage, libc::msghdr) = unsafe { std::mem::zeroed() };
+        let (mut address, mut message): (libc::sockaddr_storage, libc::msghdr) =
+            unsafe { std::mem::zeroed() };
         let mut slice = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
         let mut control = Control([0; CONTROL_LEN]);
         message.msg_name = (&raw mut address).cast();
