@@ -49,7 +49,13 @@ const fn tool(
 /// In the order of building: the API server first, as it compiles what the others share. The programs
 /// with `cgo` use the C library's resolver and accounts, or (runc) are partly written in C.
 const TOOLS: [Tool; 15] = [
-    tool("kube-apiserver", "kube", "k8s.io/kubernetes/cmd/kube-apiserver", Some((&["--version"], KUBE)), true),
+    tool(
+        "kube-apiserver",
+        "kube",
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        Some((&["--version"], KUBE)),
+        true,
+    ),
     tool(
         "kube-controller-manager",
         "kube",
@@ -57,9 +63,21 @@ const TOOLS: [Tool; 15] = [
         Some((&["--version"], KUBE)),
         true,
     ),
-    tool("kube-scheduler", "kube", "k8s.io/kubernetes/cmd/kube-scheduler", Some((&["--version"], KUBE)), true),
+    tool(
+        "kube-scheduler",
+        "kube",
+        "k8s.io/kubernetes/cmd/kube-scheduler",
+        Some((&["--version"], KUBE)),
+        true,
+    ),
     tool("kubelet", "kube", "k8s.io/kubernetes/cmd/kubelet", Some((&["--version"], KUBE)), true),
-    tool("kubectl", "kube", "k8s.io/kubernetes/cmd/kubectl", Some((&["version", "--client"], "v1.36.3")), true),
+    tool(
+        "kubectl",
+        "kube",
+        "k8s.io/kubernetes/cmd/kubectl",
+        Some((&["version", "--client"], "v1.36.3")),
+        true,
+    ),
     tool("etcd", "etcd", "go.etcd.io/etcd/server/v3", Some((&["--version"], "etcd Version: 3.6.5")), true),
     tool("containerd", "containerd", "github.com/containerd/containerd/v2/cmd/containerd", None, true),
     tool(
@@ -70,10 +88,28 @@ const TOOLS: [Tool; 15] = [
         true,
     ),
     tool("ctr", "containerd", "github.com/containerd/containerd/v2/cmd/ctr", None, true),
-    tool("runc", "containerd", "github.com/opencontainers/runc", Some((&["--version"], "runc version 1.5.2")), true),
+    tool(
+        "runc",
+        "containerd",
+        "github.com/opencontainers/runc",
+        Some((&["--version"], "runc version 1.5.2")),
+        true,
+    ),
     tool("bridge", "containerd", "github.com/containernetworking/plugins/plugins/main/bridge", None, false),
-    tool("host-local", "containerd", "github.com/containernetworking/plugins/plugins/ipam/host-local", None, false),
-    tool("loopback", "containerd", "github.com/containernetworking/plugins/plugins/main/loopback", None, false),
+    tool(
+        "host-local",
+        "containerd",
+        "github.com/containernetworking/plugins/plugins/ipam/host-local",
+        None,
+        false,
+    ),
+    tool(
+        "loopback",
+        "containerd",
+        "github.com/containernetworking/plugins/plugins/main/loopback",
+        None,
+        false,
+    ),
     tool("cnitool", "containerd", "github.com/containernetworking/cni/cnitool", None, false),
     tool("coredns", "coredns", "github.com/coredns/coredns", Some((&["-version"], "CoreDNS-1.14.7")), false),
 ];
@@ -135,7 +171,9 @@ impl Tool {
             return Ok(Some(cached));
         }
         let path = env::var_os("PATH").unwrap_or_default();
-        Ok(env::split_paths(&path).map(|dir| dir.join(self.name)).find(|file| file.is_file() && self.fits(file)))
+        Ok(env::split_paths(&path)
+            .map(|dir| dir.join(self.name))
+            .find(|file| file.is_file() && self.fits(file)))
     }
 
     fn fits(&self, file: &Path) -> bool {
@@ -170,11 +208,13 @@ impl Tool {
         }
         command.arg("-o").arg(&fresh).arg(self.package);
         let mut child = spawn(&mut command).map_err(|error| match error {
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Error::Missing(format!(
-                "{} is not on this machine and there is no `go` to build it; install Go, or set \
+            Error::Io { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => {
+                Error::Missing(format!(
+                    "{} is not on this machine and there is no `go` to build it; install Go, or set \
                  KUBEBUILDER_ASSETS to a directory with the programs",
-                self.name
-            )),
+                    self.name
+                ))
+            }
             other => other,
         })?;
         let status = child.wait().map_err(Error::io("wait for", "go"))?;

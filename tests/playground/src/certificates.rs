@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 use crate::layout::write;
@@ -32,7 +33,7 @@ impl Authority {
     /// Makes an authority and writes `<name>.crt` and `<name>.key`. Its certificates do not expire while
     /// a playground can live.
     pub fn create(directory: &Path, name: &str) -> Result<Self> {
-        let fail = |source| Error::Certificate { subject: name.to_owned(), source };
+        let fail = |cause| Error::Certificate { subject: name.to_owned(), cause };
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -40,7 +41,11 @@ impl Authority {
         let key = KeyPair::generate().map_err(fail)?;
         let certificate = params.self_signed(&key).map_err(fail)?;
         save(directory, name, &certificate.pem(), &key)?;
-        Ok(Self { issuer: Issuer::new(params, key), directory: directory.to_path_buf(), name: name.to_owned() })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            directory: directory.to_path_buf(),
+            name: name.to_owned(),
+        })
     }
 
     /// The authority's certificate.
@@ -72,7 +77,7 @@ impl Authority {
         names: &[String],
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<Identity> {
-        let fail = |source| Error::Certificate { subject: subject.to_owned(), source };
+        let fail = |cause| Error::Certificate { subject: subject.to_owned(), cause };
         let mut params = CertificateParams::new(names).map_err(fail)?;
         params.distinguished_name.push(DnType::CommonName, subject);
         if let Some(group) = group {
@@ -89,7 +94,7 @@ impl Authority {
 /// Makes the key pair that signs service account tokens; the certificate file is the bare public key.
 pub fn token_key(directory: &Path) -> Result<Identity> {
     let key = KeyPair::generate()
-        .map_err(|source| Error::Certificate { subject: "service account tokens".into(), source })?;
+        .map_err(|cause| Error::Certificate { subject: "service account tokens".into(), cause })?;
     save(directory, "service-account", &key.public_key_pem(), &key)
 }
 

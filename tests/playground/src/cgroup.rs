@@ -38,8 +38,9 @@ impl Hierarchy {
 
     /// Whether the controllers that runc sets limits by are there. Not so in the hybrid layout.
     pub fn has_controllers(&self) -> bool {
-        read(&self.mount.join("cgroup.controllers"))
-            .is_ok_and(|list| ["cpu", "memory", "pids"].iter().all(|c| list.split_whitespace().any(|l| l == *c)))
+        read(&self.mount.join("cgroup.controllers")).is_ok_and(|list| {
+            ["cpu", "memory", "pids"].iter().all(|c| list.split_whitespace().any(|l| l == *c))
+        })
     }
 }
 

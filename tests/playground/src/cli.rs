@@ -20,8 +20,12 @@ use tombolo_playground::{Cluster, Cni, LinkState, Playground, Spec, down, leftov
 /// Each cluster has etcd, the API server and the rest of the control plane; each node has containerd,
 /// runc and kubelet. Needs root.
 #[derive(Debug, Parser)]
-#[command(name = "playground", version, after_help = "Example:\n  playground up --clusters 2 --nodes 2 --cni bridge\n  \
-    kubectl --kubeconfig target/playground/east.kubeconfig get nodes\n  playground down")]
+#[command(
+    name = "playground",
+    version,
+    after_help = "Example:\n  playground up --clusters 2 --nodes 2 --cni bridge\n  \
+    kubectl --kubeconfig target/playground/east.kubeconfig get nodes\n  playground down"
+)]
 pub struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -30,8 +34,10 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Bring clusters up, or check the ones that run.
-    #[command(after_help = "Examples:\n  playground up\n  playground up --clusters 3 --nodes 1 --cni none\n  \
-        playground up --names paris,oslo --cni bridge")]
+    #[command(
+        after_help = "Examples:\n  playground up\n  playground up --clusters 3 --nodes 1 --cni none\n  \
+        playground up --names paris,oslo --cni bridge"
+    )]
     Up(Up),
     /// End everything that `up` started, also after a crash.
     #[command(after_help = "Example:\n  playground down")]
@@ -68,8 +74,10 @@ enum Verb {
     /// Impair the link between two clusters, or make it whole.
     ///
     /// Each call states the whole state of the link: what is not given is unimpaired.
-    #[command(after_help = "Examples:\n  playground link east west --down\n  playground link east west --mtu 1380 --delay 40 --loss 1\n  \
-        playground link east west --up")]
+    #[command(
+        after_help = "Examples:\n  playground link east west --down\n  playground link east west --mtu 1380 --delay 40 --loss 1\n  \
+        playground link east west --up"
+    )]
     Link(Link),
     /// Kill a component with SIGKILL; it stays dead.
     #[command(after_help = "Example:\n  playground kill east/node-1 kubelet")]
@@ -84,8 +92,10 @@ enum Verb {
     #[command(after_help = "Example:\n  playground restart east/control-plane kube-apiserver")]
     Restart(Component),
     /// Write a container image without a container engine.
-    #[command(after_help = "Example:\n  playground image --name localhost/hello --tag 1 --entrypoint /bin/hello \\\n    \
-        --file target/hello=/bin/hello -o hello.tar")]
+    #[command(
+        after_help = "Example:\n  playground image --name localhost/hello --tag 1 --entrypoint /bin/hello \\\n    \
+        --file target/hello=/bin/hello -o hello.tar"
+    )]
     Image(Image),
     /// What the playground runs itself.
     #[command(subcommand, hide = true)]
@@ -231,7 +241,8 @@ fn run_up(up: &Up, layout: &Layout, progress: Progress) -> Result<()> {
 
 /// On Ctrl-C or SIGTERM, ends what has been started so far and then this process.
 fn end_on_signal(layout: Layout, progress: Progress) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot watch signals")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot watch signals")?;
     thread::spawn(move || {
         let signal = runtime.block_on(async {
             let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -307,7 +318,8 @@ fn resolve(layout: &Layout, name: &str) -> Result<(Cluster, String)> {
 }
 
 fn write_image(image: &Image) -> Result<()> {
-    let mut builder = Builder::new(&format!("{}:{}", image.name, image.tag))?.entrypoint(image.entrypoint.clone());
+    let mut builder =
+        Builder::new(&format!("{}:{}", image.name, image.tag))?.entrypoint(image.entrypoint.clone());
     for file in &image.file {
         let (source, path) = pair("file", file)?;
         let mode = std::os::unix::fs::MetadataExt::mode(

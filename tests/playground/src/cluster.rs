@@ -62,7 +62,8 @@ impl Cluster {
     /// Runs kubectl as administrator with `input` on standard input; anything but success is an error.
     pub fn kubectl(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
         let config = self.kubeconfig().display().to_string();
-        let arguments: Vec<&str> = ["--kubeconfig", &config].into_iter().chain(arguments.iter().copied()).collect();
+        let arguments: Vec<&str> =
+            ["--kubeconfig", &config].into_iter().chain(arguments.iter().copied()).collect();
         run_here(&self.layout.programs().join("kubectl"), &arguments, input)
     }
 
@@ -117,7 +118,10 @@ impl Cluster {
         }
         if !self.nodes().iter().any(|node| node == name) {
             let known = self.nodes().join(", ");
-            return Err(Error::Invalid(format!("node is {name:?}; {} has {known} and control-plane", self.name)));
+            return Err(Error::Invalid(format!(
+                "node is {name:?}; {} has {known} and control-plane",
+                self.name
+            )));
         }
         self.node(name)
     }

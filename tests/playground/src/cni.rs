@@ -19,7 +19,7 @@ pub fn pod_prefixes(cluster: &Cluster) -> Result<Vec<String>> {
         let nodes = cluster.nodes();
         let text = cluster.kubectl(&["get", "nodes", "--output", "json"], b"")?;
         let list: Value = serde_json::from_slice(&text)
-            .map_err(|source| Error::Json { what: "the list of nodes".into(), source })?;
+            .map_err(|cause| Error::Json { what: "the list of nodes".into(), cause })?;
         let prefixes: Option<Vec<String>> = nodes.iter().map(|node| prefix_of(&list, node)).collect();
         if let Some(prefixes) = prefixes {
             return Ok(prefixes);
@@ -29,13 +29,17 @@ pub fn pod_prefixes(cluster: &Cluster) -> Result<Vec<String>> {
     Err(Error::Timeout {
         what: format!("not every node of {} registered and got pod addresses", cluster.name()),
         seconds: PATIENCE.as_secs(),
-        hint: format!("see kubelet.log of the nodes in {}", cluster.layout().root().join(cluster.name()).display()),
+        hint: format!(
+            "see kubelet.log of the nodes in {}",
+            cluster.layout().root().join(cluster.name()).display()
+        ),
     })
 }
 
 fn prefix_of(list: &Value, node: &str) -> Option<String> {
     let items = list.get("items")?.as_array()?;
-    let item = items.iter().find(|item| item.pointer("/metadata/name").and_then(Value::as_str) == Some(node))?;
+    let item =
+        items.iter().find(|item| item.pointer("/metadata/name").and_then(Value::as_str) == Some(node))?;
     item.pointer("/spec/podCIDR")?.as_str().map(str::to_owned)
 }
 

@@ -65,7 +65,8 @@ pub fn start(cluster: &Cluster, keys: &Keys) -> Result<()> {
     let place = cluster.control_plane()?;
     let programs = cluster.layout().programs();
     Unit::new(&programs.join("etcd"), etcd_arguments(&directory), &directory).start(&place)?;
-    Unit::new(&programs.join("kube-apiserver"), api_arguments(cluster.addresses(), keys)?, &directory).start(&place)
+    Unit::new(&programs.join("kube-apiserver"), api_arguments(cluster.addresses(), keys)?, &directory)
+        .start(&place)
 }
 
 /// Waits until the API server answers from the machine, and starts what needs it.
@@ -89,7 +90,9 @@ fn wait_ready(cluster: &Cluster) -> Result<()> {
     let address = SocketAddr::from((cluster.addresses().control_plane(), 6443));
     while started.elapsed() < PATIENCE {
         // kubectl costs a tenth of a second of a core; it is asked only when somebody listens.
-        if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() && cluster.is_api_ready()? {
+        if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+            && cluster.is_api_ready()?
+        {
             return Ok(());
         }
         cluster.control_plane_alive()?;
@@ -98,7 +101,10 @@ fn wait_ready(cluster: &Cluster) -> Result<()> {
     Err(Error::Timeout {
         what: format!("the API server of {} was not ready", cluster.name()),
         seconds: PATIENCE.as_secs(),
-        hint: format!("see {}", cluster.layout().control_plane(cluster.name()).join("kube-apiserver.log").display()),
+        hint: format!(
+            "see {}",
+            cluster.layout().control_plane(cluster.name()).join("kube-apiserver.log").display()
+        ),
     })
 }
 
@@ -123,7 +129,8 @@ fn api_arguments(addresses: ClusterAddresses, keys: &Keys) -> Result<Vec<String>
         .chain([addresses.control_plane(), API_SERVICE, Ipv4Addr::LOCALHOST].map(|a| a.to_string()))
         .collect();
     let serving = keys.authority.server("apiserver", "kube-apiserver", &names)?;
-    let kubelet = keys.authority.client("apiserver-kubelet-client", "kube-apiserver", Some("system:masters"))?;
+    let kubelet =
+        keys.authority.client("apiserver-kubelet-client", "kube-apiserver", Some("system:masters"))?;
     let proxy = keys.front_proxy.client("front-proxy-client", "front-proxy-client", None)?;
     let ca = keys.authority.certificate();
     Ok(vec![

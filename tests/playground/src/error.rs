@@ -19,14 +19,14 @@ pub enum Error {
     #[error("{0}")]
     Occupied(String),
     /// A file operation failed.
-    #[error("cannot {doing} {}: {source}", path.display())]
+    #[error("cannot {doing} {}: {cause}", path.display())]
     Io {
         /// What was tried, as a verb: "read", "create".
         doing: &'static str,
         /// The file.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A program ended with an error.
     #[error("`{command}` failed: {reason}")]
@@ -37,12 +37,12 @@ pub enum Error {
         reason: String,
     },
     /// A system call failed.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {cause}")]
     System {
         /// What was tried.
         doing: String,
         /// Why it failed.
-        source: nix::Error,
+        cause: nix::Error,
     },
     /// Something that should come up did not.
     #[error("{what} not within {seconds} s; {hint}")]
@@ -55,20 +55,20 @@ pub enum Error {
         hint: String,
     },
     /// A certificate could not be made.
-    #[error("cannot make the certificate for {subject}: {source}")]
+    #[error("cannot make the certificate for {subject}: {cause}")]
     Certificate {
         /// The common name of the certificate.
         subject: String,
         /// Why it failed.
-        source: rcgen::Error,
+        cause: rcgen::Error,
     },
     /// A program or a state file said something unexpected.
-    #[error("cannot read {what}: {source}")]
+    #[error("cannot read {what}: {cause}")]
     Json {
         /// Which document.
         what: String,
         /// Why it failed.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// The user ended the operation.
     #[error("interrupted")]
@@ -79,12 +79,12 @@ impl Error {
     /// Returns a closure for `map_err` that says which file operation failed.
     pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { doing, path, source }
+        move |cause| Self::Io { doing, path, cause }
     }
 
     /// Returns a closure for `map_err` that says which system call failed.
     pub fn system(doing: impl Into<String>) -> impl FnOnce(nix::Error) -> Self {
         let doing = doing.into();
-        move |source| Self::System { doing, source }
+        move |cause| Self::System { doing, cause }
     }
 }

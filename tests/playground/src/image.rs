@@ -39,7 +39,10 @@ impl Builder {
     /// An image with this reference, `name:tag`, and the directories and accounts that programs expect.
     pub fn new(reference: &str) -> Result<Self> {
         let tagged = reference.rsplit_once(':').is_some_and(|(name, tag)| {
-            !name.is_empty() && !tag.is_empty() && !tag.contains('/') && !reference.contains(char::is_whitespace)
+            !name.is_empty()
+                && !tag.is_empty()
+                && !tag.contains('/')
+                && !reference.contains(char::is_whitespace)
         });
         if !tagged {
             return Err(Error::Invalid(format!("image reference is {reference:?}; give it as name:tag")));
@@ -50,9 +53,11 @@ impl Builder {
         }
         builder.entries.insert("tmp".into(), Entry::Directory { mode: 0o1777 });
         let accounts = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
-        builder
-            .bytes("/etc/passwd", accounts.as_bytes().to_vec(), 0o644)?
-            .bytes("/etc/group", b"root:x:0:\nnobody:x:65534:\n".to_vec(), 0o644)
+        builder.bytes("/etc/passwd", accounts.as_bytes().to_vec(), 0o644)?.bytes(
+            "/etc/group",
+            b"root:x:0:\nnobody:x:65534:\n".to_vec(),
+            0o644,
+        )
     }
 
     /// What the container runs.
@@ -100,9 +105,11 @@ impl Builder {
         let manifest =
             json!([{"Config": config_name, "RepoTags": [self.name], "Layers": ["layer.tar"]}]).to_string();
         let mut archive = tar::Builder::new(Vec::with_capacity(layer.len() + 8192));
-        for (name, content) in
-            [(config_name.as_str(), config.as_bytes()), ("layer.tar", &layer), ("manifest.json", manifest.as_bytes())]
-        {
+        for (name, content) in [
+            (config_name.as_str(), config.as_bytes()),
+            ("layer.tar", &layer),
+            ("manifest.json", manifest.as_bytes()),
+        ] {
             append(&mut archive, name, EntryType::Regular, 0o644, content)?;
         }
         archive.into_inner().map_err(Error::io("build the archive of", &self.name))

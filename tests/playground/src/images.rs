@@ -37,7 +37,9 @@ pub fn prepare(layout: &Layout, binaries: &Binaries, progress: Progress) -> Resu
         }
         let link = layout.images().join(format!("{name}.tar"));
         create_dir(&layout.images())?;
-        fs::hard_link(&archive, &link).or_else(|_| fs::copy(&archive, &link).map(drop)).map_err(Error::io("create", &link))?;
+        fs::hard_link(&archive, &link)
+            .or_else(|_| fs::copy(&archive, &link).map(drop))
+            .map_err(Error::io("create", &link))?;
     }
     Ok(())
 }
@@ -61,7 +63,8 @@ fn build_testpod(cache: &Path, progress: Progress) -> Result<PathBuf> {
     let fresh = binary.with_extension("new");
     let rustc = std::env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
     let (main, output) = (sources.join("main.rs"), fresh.display().to_string());
-    let arguments = ["--edition=2024", "-Copt-level=2", "-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-Awarnings"];
+    let arguments =
+        ["--edition=2024", "-Copt-level=2", "-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-Awarnings"];
     let main = main.display().to_string();
     let arguments: Vec<&str> = arguments.into_iter().chain([main.as_str(), "-o", output.as_str()]).collect();
     run_here(&rustc, &arguments, b"")?;

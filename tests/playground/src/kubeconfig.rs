@@ -32,7 +32,7 @@ pub fn write_kubeconfig(
         "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": cluster}}],
     });
     let text = serde_json::to_string_pretty(&config)
-        .map_err(|source| Error::Json { what: path.display().to_string(), source })?;
+        .map_err(|cause| Error::Json { what: path.display().to_string(), cause })?;
     write(path, text)
 }
 

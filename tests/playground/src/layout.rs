@@ -25,6 +25,11 @@ impl Layout {
         Self { root }
     }
 
+    /// The layout in this directory, which need not exist; it is removed when the playground is ended.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
     /// The directory that holds everything.
     pub fn root(&self) -> &Path {
         &self.root

@@ -110,7 +110,8 @@ fn number(from: &Cluster, to: &Cluster) -> usize {
 }
 
 fn forwarder(layout: &Layout, device: &str, state: LinkState) -> Unit {
-    let arguments = ["internal", "forward", device, &state.loss_percent.to_string(), &state.delay_ms.to_string()];
+    let arguments =
+        ["internal", "forward", device, &state.loss_percent.to_string(), &state.delay_ms.to_string()];
     let program = layout.programs().join("playground");
     let mut unit = Unit::new(&program, arguments.map(str::to_owned), &layout.underlay());
     unit.name = device.to_owned();

@@ -23,7 +23,9 @@ pub fn hold(cgroup: &Cgroup, isolation: &Isolation) -> Result<()> {
     cgroup.join()?;
     setsid().map_err(Error::system("start a session"))?;
     match isolation {
-        Isolation::Network => unshare(CloneFlags::CLONE_NEWNET).map_err(Error::system("unshare the network"))?,
+        Isolation::Network => {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(Error::system("unshare the network"))?;
+        }
         Isolation::Node { hostname, .. } => {
             let flags = CloneFlags::CLONE_NEWNET
                 | CloneFlags::CLONE_NEWNS
@@ -100,7 +102,9 @@ fn mount_node(directory: &Path, nameserver: Ipv4Addr) -> Result<()> {
     for dir in ["/etc/cni/net.d", "/opt/cni/bin", "/var/lib", "/var/log", "/var/tmp", "/run/lock"] {
         create_dir(Path::new(dir))?;
     }
-    std::os::unix::fs::symlink("/run", "/var/run").or_else(exists).map_err(Error::io("create", "/var/run"))?;
+    std::os::unix::fs::symlink("/run", "/var/run")
+        .or_else(exists)
+        .map_err(Error::io("create", "/var/run"))?;
     // It may be a link into the machine's /run, so it is replaced and not written through.
     fs::remove_file("/etc/resolv.conf").or_else(absent).map_err(Error::io("remove", "/etc/resolv.conf"))?;
     fs::write("/etc/resolv.conf", format!("nameserver {nameserver}\n"))

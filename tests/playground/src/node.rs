@@ -40,7 +40,8 @@ pub fn start_runtime(cluster: &Cluster, node: &str) -> Result<()> {
     }
     let config = directory.join("containerd.toml");
     write(&config, containerd_config(&programs)?)?;
-    Unit::new(&programs.join("containerd"), [option("config", config.display())], &directory).start(&place)?;
+    Unit::new(&programs.join("containerd"), [option("config", config.display())], &directory)
+        .start(&place)?;
     wait_runtime(cluster, node, &place)?;
     let mut archives: Vec<_> = fs::read_dir(cluster.layout().images())
         .map_err(Error::io("list", cluster.layout().images()))?
@@ -59,7 +60,8 @@ pub fn start_kubelet(cluster: &Cluster, index: usize, node: &str, keys: &Keys) -
     let kubeconfig = directory.join("kubelet.kubeconfig");
     keys.kubeconfig(&kubeconfig, &format!("system:node:{node}"), Some("system:nodes"))?;
     let names = [address.to_string(), node.to_owned()];
-    let serving = keys.authority().server(&format!("kubelet-{node}"), &format!("system:node:{node}"), &names)?;
+    let serving =
+        keys.authority().server(&format!("kubelet-{node}"), &format!("system:node:{node}"), &names)?;
     let limits = Hierarchy::find()?.has_controllers();
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",

@@ -12,7 +12,7 @@ use std::{env, fs};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, Hierarchy};
-use crate::layout::Layout;
+use crate::layout::{Layout, checkout};
 use crate::{Error, Result};
 
 /// Which namespaces a place has of its own.
@@ -73,8 +73,8 @@ impl Place {
     /// Starts the holder and returns when the namespaces are complete.
     pub fn start(&self, isolation: &Isolation) -> Result<i32> {
         self.holder_cgroup().create()?;
-        let text =
-            serde_json::to_string(isolation).map_err(|source| Error::Json { what: self.name.clone(), source })?;
+        let text = serde_json::to_string(isolation)
+            .map_err(|cause| Error::Json { what: self.name.clone(), cause })?;
         let mut command = Command::new(self.programs.join("playground"));
         command.args(["internal", "hold"]).arg(self.cgroup.path()).arg(text);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -84,7 +84,10 @@ impl Place {
             BufReader::new(stdout).read_line(&mut line).map_err(Error::io("read from", &self.name))?;
         }
         if line.trim() != "ready" {
-            return Err(failure(&command, &child.wait_with_output().map_err(Error::io("wait for", &self.name))?));
+            return Err(failure(
+                &command,
+                &child.wait_with_output().map_err(Error::io("wait for", &self.name))?,
+            ));
         }
         self.holder().ok_or_else(|| Error::Missing(format!("the holder of {} died at once", self.name)))
     }
@@ -115,7 +118,10 @@ impl Place {
         if output.status.success() {
             return Ok(output.stdout);
         }
-        Err(Error::Command { command: format!("{} (in {})", argv.join(" "), self.name), reason: reason(&output) })
+        Err(Error::Command {
+            command: format!("{} (in {})", argv.join(" "), self.name),
+            reason: reason(&output),
+        })
     }
 
     /// The cgroup of a unit of this place.
@@ -145,15 +151,20 @@ pub fn install_self(layout: &Layout) -> Result<()> {
     fs::rename(&fresh, &target).map_err(Error::io("create", &target))
 }
 
-/// The `playground` program: this process, or what cargo built beside this test.
+/// The `playground` program: this process, what `TOMBOLO_PLAYGROUND` names, or what cargo built for this
+/// test or into the checkout's target directory.
 fn own_program() -> Result<PathBuf> {
     let this = env::current_exe().map_err(Error::io("find", "/proc/self/exe"))?;
     if this.file_name().is_some_and(|name| name == "playground") {
         return Ok(this);
     }
-    let built = this.ancestors().skip(1).take(3).map(|dir| dir.join("playground")).find(|file| file.is_file());
-    env::var_os("CARGO_BIN_EXE_playground").map(PathBuf::from).or(built).ok_or_else(|| {
-        Error::Missing("no `playground` program beside this one; run `cargo build -p tombolo-playground`".into())
+    let named = ["TOMBOLO_PLAYGROUND", "CARGO_BIN_EXE_playground"].into_iter().filter_map(env::var_os);
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
+    let built = ["debug", "release"].map(|profile| target.join(profile).join("playground"));
+    named.map(PathBuf::from).chain(built).find(|file| file.is_file()).ok_or_else(|| {
+        Error::Missing(
+            "no `playground` program found; run `cargo build -p tombolo-playground` or name it by TOMBOLO_PLAYGROUND".into(),
+        )
     })
 }
 

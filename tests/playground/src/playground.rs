@@ -82,7 +82,10 @@ impl Playground {
     /// The cluster of this name.
     pub fn cluster(&self, name: &str) -> Result<Cluster> {
         self.clusters().into_iter().find(|cluster| cluster.name() == name).ok_or_else(|| {
-            Error::Invalid(format!("cluster is {name:?}; this playground has {}", self.spec.clusters.join(", ")))
+            Error::Invalid(format!(
+                "cluster is {name:?}; this playground has {}",
+                self.spec.clusters.join(", ")
+            ))
         })
     }
 
@@ -170,8 +173,10 @@ impl Playground {
         self.start_places(progress)?;
         let clusters = self.clusters();
         let results: Vec<Result<()>> = thread::scope(|scope| {
-            let starts: Vec<_> =
-                clusters.iter().map(|cluster| scope.spawn(move || self.start_cluster(cluster, progress))).collect();
+            let starts: Vec<_> = clusters
+                .iter()
+                .map(|cluster| scope.spawn(move || self.start_cluster(cluster, progress)))
+                .collect();
             starts.into_iter().map(join).collect()
         });
         results.into_iter().collect::<Result<()>>()?;
@@ -241,7 +246,7 @@ impl Playground {
         let state = State { spec: self.spec.clone(), complete };
         let path = self.layout.state();
         let text = serde_json::to_string_pretty(&state)
-            .map_err(|source| Error::Json { what: path.display().to_string(), source })?;
+            .map_err(|cause| Error::Json { what: path.display().to_string(), cause })?;
         write(&path, text)
     }
 }
@@ -251,7 +256,7 @@ fn load_state(layout: &Layout) -> Result<Option<State>> {
     if !path.exists() {
         return Ok(None);
     }
-    let parse = |source| Error::Json { what: path.display().to_string(), source };
+    let parse = |cause| Error::Json { what: path.display().to_string(), cause };
     serde_json::from_str(&read(&path)?).map(Some).map_err(parse)
 }
 
@@ -274,7 +279,9 @@ fn install_product(cluster: &Cluster, progress: Progress) -> Result<()> {
         .into_iter()
         .find(|path| path.is_file())
         .ok_or_else(|| {
-            Error::Missing("no target/release/tombolo and no target/debug/tombolo; build the product first".into())
+            Error::Missing(
+                "no target/release/tombolo and no target/debug/tombolo; build the product first".into(),
+            )
         })?;
     for archive in &archives {
         progress.say(&format!("{}: loading {}", cluster.name(), archive.display()));

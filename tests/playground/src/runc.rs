@@ -21,7 +21,7 @@ pub fn run(wrapper: &Path, arguments: &[String]) -> Result<()> {
     if let Some(bundle) = bundle(arguments) {
         let path = bundle.join("config.json");
         if path.exists() {
-            let json = |source| Error::Json { what: path.display().to_string(), source };
+            let json = |cause| Error::Json { what: path.display().to_string(), cause };
             let mut config: Value = serde_json::from_str(&read(&path)?).map_err(json)?;
             strip(&mut config);
             let fresh = bundle.join("config.json.new");

@@ -79,14 +79,18 @@ impl Snapshot {
     /// Looks at mounts, links, routes, rules and cgroups (also those of v1) of the machine.
     pub fn take() -> Result<Self> {
         let mut lines = BTreeSet::new();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
+        let mounts =
+            fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
         // The first three fields are numbers, which differ between mounts of the same thing.
-        lines.extend(mounts.lines().map(|l| format!("mount {}", l.splitn(4, ' ').last().unwrap_or_default())));
+        lines
+            .extend(mounts.lines().map(|l| format!("mount {}", l.splitn(4, ' ').last().unwrap_or_default())));
         for (kind, arguments) in
             [("link", "-o link show"), ("route", "route show table all"), ("rule", "rule show")]
         {
-            let output = Command::new("ip").args(arguments.split(' ')).output().map_err(Error::io("run", "ip"))?;
-            lines.extend(String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{kind} {line}")));
+            let output =
+                Command::new("ip").args(arguments.split(' ')).output().map_err(Error::io("run", "ip"))?;
+            lines
+                .extend(String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{kind} {line}")));
         }
         let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
         while let Some(dir) = pending.pop() {

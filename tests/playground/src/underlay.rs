@@ -59,8 +59,7 @@ fn machine_links(underlay: i32, hosts: &[Host]) -> String {
 }
 
 fn router_links(clusters: usize, hosts: &[Host]) -> String {
-    let mut lines =
-        format!("link set lo up\naddr add {MANAGEMENT_ROUTER}/30 dev mgmt\nlink set mgmt up\n");
+    let mut lines = format!("link set lo up\naddr add {MANAGEMENT_ROUTER}/30 dev mgmt\nlink set mgmt up\n");
     for index in 0..clusters {
         let router = ClusterAddresses::new(index).router();
         let _ = writeln!(

@@ -46,7 +46,8 @@ impl Unit {
                 names(directory).join(", ")
             )));
         }
-        serde_json::from_str(&read(&path)?).map_err(|source| Error::Json { what: path.display().to_string(), source })
+        serde_json::from_str(&read(&path)?)
+            .map_err(|cause| Error::Json { what: path.display().to_string(), cause })
     }
 
     /// The file that its output goes to.
@@ -56,11 +57,12 @@ impl Unit {
 
     /// Starts it; it outlives the caller.
     pub fn start(&self, place: &Place) -> Result<()> {
-        let text =
-            serde_json::to_string_pretty(self).map_err(|source| Error::Json { what: self.name.clone(), source })?;
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|cause| Error::Json { what: self.name.clone(), cause })?;
         write(&description(&self.directory, &self.name), text)?;
         let log = self.log();
-        let output = OpenOptions::new().create(true).append(true).open(&log).map_err(Error::io("open", &log))?;
+        let output =
+            OpenOptions::new().create(true).append(true).open(&log).map_err(Error::io("open", &log))?;
         let errors = output.try_clone().map_err(Error::io("open", &log))?;
         let mut command = place.command(&self.name, &self.argv)?;
         let temporary = self.directory.join("tmp");
@@ -83,7 +85,9 @@ impl Unit {
 
     /// Its own processes, without those that it started as other programs (shims of containerd).
     pub fn processes(&self, place: &Place) -> Vec<i32> {
-        let Some(program) = self.argv.first().and_then(|p| fs::canonicalize(p).ok()) else { return Vec::new() };
+        let Some(program) = self.argv.first().and_then(|p| fs::canonicalize(p).ok()) else {
+            return Vec::new();
+        };
         let is_it = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
         place.unit_cgroup(&self.name).processes().into_iter().filter(is_it).collect()
     }
@@ -92,7 +96,10 @@ impl Unit {
     pub fn signal(&self, place: &Place, signal: Signal) -> Result<()> {
         let pids = self.processes(place);
         if pids.is_empty() {
-            return Err(Error::Missing(format!("{} is not running; `playground restart` starts it", self.name)));
+            return Err(Error::Missing(format!(
+                "{} is not running; `playground restart` starts it",
+                self.name
+            )));
         }
         for pid in pids {
             kill(Pid::from_raw(pid), signal).map_err(Error::system(format!("signal {}", self.name)))?;

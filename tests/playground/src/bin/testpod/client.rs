@@ -67,7 +67,9 @@ pub fn resolve(arguments: &Arguments) -> Result<ExitCode, String> {
 /// Connects to the first address of a name that answers.
 pub fn connect(address: &str, timeout: Duration) -> Result<TcpStream, String> {
     let mut last = format!("{address} has no address");
-    for candidate in address.to_socket_addrs().map_err(|error| format!("cannot resolve {address}: {error}"))? {
+    for candidate in
+        address.to_socket_addrs().map_err(|error| format!("cannot resolve {address}: {error}"))?
+    {
         match TcpStream::connect_timeout(&candidate, timeout) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = format!("cannot connect to {candidate}: {error}"),
@@ -86,6 +88,7 @@ fn request(address: &str, host: &str, path: &str, timeout: Duration) -> Result<(
     stream.take(1 << 20).read_to_end(&mut answer).map_err(io)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer is cut short")?;
-    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or("the answer has no status")?;
+    let status =
+        head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or("the answer has no status")?;
     Ok((status, body.replace('\n', " ")))
 }

@@ -97,7 +97,10 @@ fn answer(stream: TcpStream, identity: &str) -> std::io::Result<()> {
             format!("{identity} remote={remote} local={local}\n")
         };
         let length = body.len();
-        write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{body}")?;
+        write!(
+            writer,
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{body}"
+        )?;
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         if head.contains("\nconnection: close") || head.contains("http/1.0\r\n") {
             return Ok(());
