@@ -31,7 +31,8 @@ lint: ## Formatting, clippy, licences and advisories, purity and budgets
 	cargo fmt --all --check
 	cd ebpf/programs && cargo fmt --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
-	cargo deny --locked --log-level error check
+	cargo deny --locked --log-level error check bans licenses sources
+	tests/advisories.sh
 	tests/budgets.sh
 
 test: test-fast test-privileged test-e2e ## Everything: unit, property, simulation, BPF, real clusters
