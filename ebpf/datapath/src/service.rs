@@ -104,7 +104,7 @@ fn choose<T: Tables>(
 }
 
 /// Whether no other connection of the client to the backend has the same ports.
-#[inline(always)]
+#[inline(never)]
 fn is_free<T: Tables>(tables: &T, headers: &Headers, to: &(Address, u16)) -> bool {
     let tuple = Tuple { destination: to.0, destination_port: to.1, ..headers.tuple };
     let (key, _) = flow::connection_key(&tuple);
