@@ -71,6 +71,8 @@ pub struct Receiver {
     records: BTreeMap<RecordKey, Arc<Record>>,
     bytes: usize,
     position: Option<Position>,
+    /// More may be admitted than when the records were received: they must be sent again.
+    resync: bool,
     stream: Option<Stream>,
     scope: Scope,
     /// Held from before the last snapshot, and not mentioned since.
@@ -101,6 +103,7 @@ impl Receiver {
             records: BTreeMap::new(),
             bytes: 0,
             position: None,
+            resync: false,
             stream: None,
             scope: Scope::Nothing,
             unconfirmed: BTreeSet::new(),
@@ -113,7 +116,12 @@ impl Receiver {
     pub fn subscribe(&mut self) -> Frame {
         self.stream = None;
         self.heartbeat = None;
-        Frame::Subscribe(self.position)
+        self.resubscribe()
+    }
+
+    /// The frame to ask the exporter with again on the same connection, after [`Receiver::set_containment`].
+    pub fn resubscribe(&self) -> Frame {
+        Frame::Subscribe(self.position.filter(|_| !self.resync))
     }
 
     /// Takes a frame. Frames of a newer version are ignored.
@@ -139,15 +147,20 @@ impl Receiver {
         }
     }
 
-    /// Follows what membership says about the peer. Records that are now outside are dropped. If more may be
-    /// admitted than before, everything is asked for again at the next [`Receiver::subscribe`], which should be soon.
+    /// Follows what membership says about the peer. Records that are now outside are dropped. For what may be admitted
+    /// now, everything is asked for again at the next [`Receiver::subscribe`] or [`Receiver::resubscribe`].
     pub fn set_containment(&mut self, containment: Containment) -> Delta {
         self.admission = Admission::Peer(containment);
-        self.position = None;
+        self.resync = true;
         let outside: Vec<_> =
             self.records.values().filter(|r| self.admission.record(r).is_err()).map(|r| r.key()).collect();
         let removed = outside.into_iter().filter_map(|key| self.put(Change::Remove(key))).collect();
         self.delta(removed, None)
+    }
+
+    /// Whether [`Receiver::set_containment`] would change anything.
+    pub fn admission_differs(&self, containment: &Containment) -> bool {
+        !matches!(&self.admission, Admission::Peer(own) if own == containment)
     }
 
     /// Forgets all records, and says so: for a cluster that has left.
@@ -192,6 +205,7 @@ impl Receiver {
             });
         }
         if snapshot {
+            self.resync = false;
             self.position = None;
             self.scope = Scope::Nothing;
             self.unconfirmed = self.records.keys().cloned().collect();

@@ -75,6 +75,11 @@ impl Sender {
         }
     }
 
+    /// Whether the subscription goes on where the receiver stands, rather than from the beginning.
+    pub const fn resumed(&self) -> bool {
+        matches!(self.state, State::Live { .. })
+    }
+
     /// The next frame; none when the receiver has been sent everything, until the log changes.
     pub fn poll(&mut self, log: &Log) -> Option<Outgoing> {
         loop {
