@@ -20,12 +20,12 @@ use tombolo_model::ClusterName;
 use tracing::{info, warn};
 
 use crate::{
-    session::{SessionError, end},
+    session::{SessionError, end, stream},
     tls::{
         AuthorityError, CertificateAuthority, CertificateError, CertificateInfo, ConfigError, Credentials,
         Expected, Issued, LeafKey,
     },
-    transport::{Accepted, Dialer, Stats, framed},
+    transport::{Accepted, Dialer, Stats},
 };
 
 /// How long a node's certificate is valid.
@@ -105,7 +105,7 @@ impl EnrollServer {
     }
 
     async fn answer(&self, connection: &quinn::Connection) -> Result<(), SessionError> {
-        let (mut tx, mut rx) = framed(connection.accept_bi().await?, &self.stats);
+        let (mut tx, mut rx) = stream(connection, false, &self.stats).await?;
         let Frame::EnrollRequest(request) = rx.receive().await? else {
             self.stats.protocol_errors.inc();
             return Err(ProtocolError::Unexpected("non-enroll").into());
@@ -198,7 +198,7 @@ async fn ask(
     request: EnrollRequest,
     stats: &Arc<Stats>,
 ) -> Result<Vec<Bytes>, SessionError> {
-    let (mut tx, mut rx) = framed(connection.open_bi().await?, stats);
+    let (mut tx, mut rx) = stream(connection, true, stats).await?;
     tx.send(&Frame::EnrollRequest(request)).await?;
     match rx.receive().await? {
         Frame::EnrollResponse(chain) => Ok(chain),

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 use quinn::Connection;
 use tokio::sync::{Mutex, mpsc, watch};
 use tombolo_mesh_core::{
-    replication::{Admission, Containment, Delta, Limits, Receiver},
+    replication::{Admission, Containment, Delta, Limits, ProtocolError, Receiver},
     trust::{Service, SpiffeId},
     wire::Frame,
 };
@@ -21,10 +21,10 @@ use crate::{
     node::count,
     session::{
         Audience, Backoff, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, greet,
-        write,
+        stream, write,
     },
     tls::Expected,
-    transport::{Accepted, Dialer, FrameReceiver, Stats, framed},
+    transport::{Accepted, Dialer, FrameReceiver, Stats},
 };
 use claim::Claims;
 
@@ -140,8 +140,8 @@ impl Peer {
     /// end.
     pub async fn clear(&self) -> Result<(), SessionError> {
         self.0.claims.cancel();
-        let delta = self.0.receiver.lock().await.clear();
-        self.0.tell(PeerEvent::Delta(delta)).await
+        let mut receiver = self.0.receiver.lock().await;
+        self.0.tell_delta(|| Ok(Some(receiver.clear()))).await.map(|_| ())
     }
 }
 
@@ -152,8 +152,7 @@ impl Inner {
     }
 
     async fn session(&self, connection: &Connection, dialled: bool) -> Result<(), SessionError> {
-        let streams = if dialled { connection.open_bi().await? } else { connection.accept_bi().await? };
-        let (mut tx, mut rx) = framed(streams, &self.stats);
+        let (mut tx, mut rx) = stream(connection, dialled, &self.stats).await?;
         let hello = greet(&self.config.local, &mut tx, &mut rx).await?;
         let name = self.config.containment.borrow().name.clone();
         expect_cluster(&hello, &name, self.cluster)?;
@@ -189,16 +188,15 @@ impl Inner {
         let mut containment = self.config.containment.clone();
         let admitted = containment.borrow_and_update().clone();
         if receiver.admission_differs(&admitted) {
-            let delta = receiver.set_containment(admitted);
-            self.tell(PeerEvent::Delta(delta)).await?;
+            self.tell_delta(|| Ok(Some(receiver.set_containment(admitted)))).await?;
         }
         command(Command::Send(receiver.subscribe())).await?;
         loop {
             let frame = tokio::select! {
                 frame = rx.receive() => frame?,
                 Ok(()) = containment.changed() => {
-                    let delta = receiver.set_containment(containment.borrow_and_update().clone());
-                    self.tell(PeerEvent::Delta(delta)).await?;
+                    let admitted = containment.borrow_and_update().clone();
+                    self.tell_delta(|| Ok(Some(receiver.set_containment(admitted)))).await?;
                     command(Command::Send(receiver.resubscribe())).await?;
                     continue;
                 }
@@ -209,14 +207,25 @@ impl Inner {
                 continue;
             }
             let measure = matches!(frame, Frame::Heartbeat(_) | Frame::Watermark { .. });
-            let delta = receiver.handle(frame).inspect_err(|_| self.stats.protocol_errors.inc())?;
-            if let Some(delta) = delta {
-                self.tell(PeerEvent::Delta(delta)).await?;
-            }
-            if measure {
+            let changed = self.tell_delta(|| receiver.handle(frame)).await?;
+            if measure || changed {
                 self.status.send_modify(|status| status.measure(connection, receiver));
             }
         }
+    }
+
+    /// Makes room, then a delta. A session may end at any await, and what the receiver has applied must get out.
+    async fn tell_delta(
+        &self,
+        make: impl FnOnce() -> Result<Option<Delta>, ProtocolError>,
+    ) -> Result<bool, SessionError> {
+        let room = self.events.reserve().await.map_err(|_| SessionError::ConsumerGone)?;
+        let delta = make().inspect_err(|_| self.stats.protocol_errors.inc())?;
+        let changed = delta.is_some();
+        if let Some(delta) = delta {
+            room.send((self.cluster, PeerEvent::Delta(delta)));
+        }
+        Ok(changed)
     }
 
     async fn tell(&self, event: PeerEvent) -> Result<(), SessionError> {

@@ -6,6 +6,7 @@ mod writer;
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,7 +21,7 @@ pub use backoff::Backoff;
 pub use exporter::{Audience, ExporterHandle};
 pub(crate) use writer::{Command, write};
 
-use crate::transport::{ConnectError, FrameError, FrameReceiver, FrameSender};
+use crate::transport::{ConnectError, FrameError, FrameReceiver, FrameSender, Stats, framed};
 
 /// How long the other side may take to greet.
 const GREETING: Duration = Duration::from_secs(5);
@@ -145,6 +146,20 @@ pub(crate) fn end(connection: &Connection, error: SessionError) -> SessionError 
     }
     connection.close(error.close().code(), error.to_string().as_bytes());
     error
+}
+
+/// The one stream of a connection, opened by who has dialled it.
+pub(crate) async fn stream(
+    connection: &Connection,
+    dialled: bool,
+    stats: &Arc<Stats>,
+) -> Result<(FrameSender, FrameReceiver), SessionError> {
+    let streams = if dialled {
+        connection.open_bi().await?
+    } else {
+        tokio::time::timeout(GREETING, connection.accept_bi()).await.map_err(|_| SessionError::Silent)??
+    };
+    Ok(framed(streams, stats))
 }
 
 /// Greets, and reads the other side's greeting.

@@ -126,7 +126,9 @@ fn parse_body(body: Body) -> Result<Frame> {
     Ok(match body {
         Body::Hello(m) => Frame::Hello(parse_hello(m)?),
         Body::Subscribe(m) => Frame::Subscribe(m.from.as_ref().map(parse_position)),
-        Body::Begin(m) => Frame::Begin { position: required_position(m.position)?, snapshot: m.snapshot },
+        Body::Begin(m) => {
+            Frame::Begin { position: required_position(m.position.as_ref())?, snapshot: m.snapshot }
+        }
         Body::Transaction(m) => Frame::Transaction(parse_transaction(&m)),
         Body::Withdraw(m) => Frame::Withdraw(decode_change(&m.change)?),
         Body::Watermark(m) => parse_watermark(m)?,
@@ -207,8 +209,8 @@ fn parse_position(m: &proto::Position) -> Position {
     Position { epoch: m.epoch, revision: m.revision }
 }
 
-fn required_position(m: Option<proto::Position>) -> Result<Position> {
-    m.as_ref().map(parse_position).ok_or(FieldError::Missing("position"))
+fn required_position(m: Option<&proto::Position>) -> Result<Position> {
+    m.map(parse_position).ok_or(FieldError::Missing("position"))
 }
 
 fn watermark_message(position: Position, scope: &Scope) -> proto::Watermark {
@@ -225,7 +227,7 @@ fn parse_watermark(m: proto::Watermark) -> Result<Frame> {
     })?;
     let pending = pending.into_iter().collect::<BTreeSet<_>>();
     Ok(Frame::Watermark {
-        position: required_position(m.position)?,
+        position: required_position(m.position.as_ref())?,
         scope: if m.complete { Scope::AllBut(pending) } else { Scope::Nothing },
     })
 }

@@ -45,7 +45,7 @@ pub enum FieldError {
 
 pub type Result<T> = std::result::Result<T, FieldError>;
 
-pub fn invalid(field: &'static str, value: impl ToString) -> FieldError {
+pub fn invalid(field: &'static str, value: &impl ToString) -> FieldError {
     FieldError::Invalid { field, value: value.to_string() }
 }
 
@@ -76,7 +76,7 @@ pub fn list<T, U>(
 }
 
 pub fn cluster(field: &'static str, id: u32) -> Result<ClusterId> {
-    u16::try_from(id).ok().and_then(|id| ClusterId::try_from(id).ok()).ok_or_else(|| invalid(field, id))
+    u16::try_from(id).ok().and_then(|id| ClusterId::try_from(id).ok()).ok_or_else(|| invalid(field, &id))
 }
 
 /// An identity that somebody owns or that is reserved; 0 is none.
@@ -86,14 +86,14 @@ pub fn identity(field: &'static str, bits: u32) -> Result<Identity> {
         Some(cluster) => Identity::new(cluster, id.local()).is_some(),
         None => id != Identity::UNKNOWN && id.reserved_name().is_some(),
     };
-    if known { Ok(id) } else { Err(invalid(field, bits)) }
+    if known { Ok(id) } else { Err(invalid(field, &bits)) }
 }
 
 pub fn address(field: &'static str, bytes: &[u8]) -> Result<Address> {
     bytes
         .try_into()
         .map(Address::from_octets)
-        .map_err(|_| invalid(field, format_args!("of {} bytes", bytes.len())))
+        .map_err(|_| invalid(field, &format_args!("of {} bytes", bytes.len())))
 }
 
 pub fn addresses(field: &'static str, list: &[Vec<u8>]) -> Result<Vec<Address>> {
@@ -104,21 +104,21 @@ pub fn addresses(field: &'static str, list: &[Vec<u8>]) -> Result<Vec<Address>> 
 pub fn prefix(field: &'static str, prefix: &proto::Prefix) -> Result<Prefix> {
     let address = address(field, &prefix.address)?;
     let bits = u8::try_from(prefix.bits).ok().filter(|b| *b <= 128);
-    let bits = bits.ok_or_else(|| invalid(field, format_args!("of {} bits", prefix.bits)))?;
+    let bits = bits.ok_or_else(|| invalid(field, &format_args!("of {} bits", prefix.bits)))?;
     let parsed = Prefix::new(address, bits);
     if parsed.address() == address {
         Ok(parsed)
     } else {
-        Err(invalid(field, format_args!("{address}/{bits}")))
+        Err(invalid(field, &format_args!("{address}/{bits}")))
     }
 }
 
 pub fn port(field: &'static str, port: u32) -> Result<u16> {
-    u16::try_from(port).ok().filter(|p| *p > 0).ok_or_else(|| invalid(field, port))
+    u16::try_from(port).ok().filter(|p| *p > 0).ok_or_else(|| invalid(field, &port))
 }
 
 pub fn protocol(field: &'static str, number: u32) -> Result<Protocol> {
-    u8::try_from(number).ok().and_then(Protocol::from_number).ok_or_else(|| invalid(field, number))
+    u8::try_from(number).ok().and_then(Protocol::from_number).ok_or_else(|| invalid(field, &number))
 }
 
 pub fn octets(addresses: &[Address]) -> Vec<Vec<u8>> {

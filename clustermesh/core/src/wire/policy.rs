@@ -41,7 +41,7 @@ fn rule_message(r: &Rule) -> proto::Rule {
 
 fn parse_rule(m: proto::Rule) -> Result<Rule> {
     if m.any && !m.peers.is_empty() {
-        return Err(parse::invalid("policy.rules.any", "true beside a list of peers"));
+        return Err(parse::invalid("policy.rules.any", &"true beside a list of peers"));
     }
     let peers = parse::list("policy.rules.peers", m.peers, limits::MAX_RULE_PARTS, parse_peer)?;
     Ok(Rule {
@@ -107,7 +107,7 @@ fn parse_requirement(m: proto::Requirement) -> Result<Requirement> {
         Ok(Operator::NotIn) => Requirement::NotIn(key, values),
         Ok(Operator::Exists) => Requirement::Exists(key),
         Ok(Operator::DoesNotExist) => Requirement::DoesNotExist(key),
-        Ok(Operator::Unset) | Err(_) => return Err(parse::invalid("policy.selector.operator", m.operator)),
+        Ok(Operator::Unset) | Err(_) => return Err(parse::invalid("policy.selector.operator", &m.operator)),
     })
 }
 
@@ -120,12 +120,12 @@ fn port_message(p: &PortRule) -> proto::PortRule {
 }
 
 fn parse_port(m: &proto::PortRule) -> Result<PortRule> {
-    let bound = |port: u32| u16::try_from(port).map_err(|_| parse::invalid("policy.rules.ports", port));
+    let bound = |port: u32| u16::try_from(port).map_err(|_| parse::invalid("policy.rules.ports", &port));
     let range = match (m.first, m.last) {
         (None, None) => None,
         (Some(first), Some(last)) if first <= last => Some((bound(first)?, bound(last)?)),
         (first, last) => {
-            return Err(parse::invalid("policy.rules.ports", format_args!("{first:?}..={last:?}")));
+            return Err(parse::invalid("policy.rules.ports", &format_args!("{first:?}..={last:?}")));
         }
     };
     Ok(PortRule { protocol: parse::protocol("policy.rules.ports.protocol", m.protocol)?, range })

@@ -88,7 +88,7 @@ pub fn parse_policy_key(m: proto::PolicyKey) -> Result<PolicyKey> {
     let kind = match proto::PolicyKind::try_from(m.kind) {
         Ok(proto::PolicyKind::NetworkPolicy) => PolicyKind::NetworkPolicy,
         Ok(proto::PolicyKind::MeshNetworkPolicy) => PolicyKind::MeshNetworkPolicy,
-        Err(_) => return Err(parse::invalid("policy.kind", m.kind)),
+        Err(_) => return Err(parse::invalid("policy.kind", &m.kind)),
     };
     Ok(PolicyKey {
         kind,
@@ -127,7 +127,7 @@ pub fn parse_tunnel(m: &proto::TunnelKey) -> Result<TunnelKey> {
     let public_key = m.public_key.as_slice().try_into();
     Ok(TunnelKey {
         public_key: public_key.map_err(|_| {
-            parse::invalid("tunnel.public_key", format_args!("of {} bytes", m.public_key.len()))
+            parse::invalid("tunnel.public_key", &format_args!("of {} bytes", m.public_key.len()))
         })?,
         port: parse::port("tunnel.port", m.port)?,
     })

@@ -31,7 +31,7 @@ pub fn parse(m: proto::Service) -> Result<ServiceRecord> {
         Ok(proto::Affinity::None) => Affinity::None,
         Ok(proto::Affinity::Local) => Affinity::Local,
         Ok(proto::Affinity::Remote) => Affinity::Remote,
-        Err(_) => return Err(parse::invalid("service.affinity", m.affinity)),
+        Err(_) => return Err(parse::invalid("service.affinity", &m.affinity)),
     };
     Ok(ServiceRecord {
         cluster: parse::cluster("service.cluster", m.cluster)?,
@@ -84,7 +84,7 @@ fn parse_backend(m: proto::Backend) -> Result<Backend> {
         Ok(proto::BackendState::Ready) => BackendState::Ready,
         Ok(proto::BackendState::Terminating) => BackendState::Terminating,
         Ok(proto::BackendState::NotReady) => BackendState::NotReady,
-        Err(_) => return Err(parse::invalid("backend.state", m.state)),
+        Err(_) => return Err(parse::invalid("backend.state", &m.state)),
     };
     Ok(Backend {
         address: parse::address("backend.address", &m.address)?,

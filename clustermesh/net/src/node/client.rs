@@ -15,9 +15,11 @@ use tombolo_mesh_core::{
 use tracing::{info, warn};
 
 use crate::{
-    session::{Backoff, Command, Local, SessionError, end, expect_cluster, greet, unix_time_ms, write},
+    session::{
+        Backoff, Command, Local, SessionError, end, expect_cluster, greet, stream, unix_time_ms, write,
+    },
     tls::Expected,
-    transport::{Dialer, FrameReceiver, Stats, framed},
+    transport::{Dialer, FrameReceiver, Stats},
 };
 
 /// What a node needs for its sessions.
@@ -128,7 +130,7 @@ impl NodeClient {
         server: SocketAddr,
         was_up: &mut bool,
     ) -> Result<(), SessionError> {
-        let (mut tx, mut rx) = framed(connection.open_bi().await?, &self.stats);
+        let (mut tx, mut rx) = stream(connection, true, &self.stats).await?;
         let hello = greet(&self.config.local, &mut tx, &mut rx).await?;
         expect_cluster(&hello, &self.config.local.cluster, self.config.local.cluster_id)?;
         *was_up = true;
@@ -163,9 +165,11 @@ impl NodeClient {
             };
             count(&frame, &self.stats);
             let heartbeat = matches!(frame, Frame::Heartbeat(_));
+            // Room comes first: a session may end at any await, and what the receiver has applied must get out.
+            let room = self.deltas.reserve().await.map_err(|_| SessionError::ConsumerGone)?;
             let delta = self.receiver.handle(frame).inspect_err(|_| self.stats.protocol_errors.inc())?;
             if let Some(delta) = delta {
-                self.deltas.send(delta).await.map_err(|_| SessionError::ConsumerGone)?;
+                room.send(delta);
             }
             if heartbeat {
                 self.measure(connection);

@@ -10,8 +10,11 @@ use tombolo_mesh_core::{
 };
 
 use crate::{
-    session::{Audience, Close, Command, ExporterHandle, Local, SessionError, end, greet, write},
-    transport::{Accepted, FrameReceiver, Stats, framed},
+    session::{
+        Audience, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, greet, stream,
+        write,
+    },
+    transport::{Accepted, FrameReceiver, Stats},
 };
 
 /// What a node's session tells the daemon.
@@ -63,9 +66,9 @@ impl NodeServer {
     }
 
     async fn session(&self, connection: &quinn::Connection, node: &NodeName) -> Result<(), SessionError> {
-        let (mut tx, mut rx) = framed(connection.accept_bi().await?, &self.stats);
+        let (mut tx, mut rx) = stream(connection, false, &self.stats).await?;
         let hello = greet(&self.local, &mut tx, &mut rx).await?;
-        crate::session::expect_cluster(&hello, &self.local.cluster, self.local.cluster_id)?;
+        expect_cluster(&hello, &self.local.cluster, self.local.cluster_id)?;
         let (commands, received) = mpsc::channel(4);
         tokio::select! {
             result = write(&mut tx, Some((&self.exporter, Audience::Nodes)), received, &self.stats) => result,

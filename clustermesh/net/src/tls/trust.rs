@@ -49,13 +49,13 @@ impl TrustStore {
     /// Sets the authorities of a cluster: one or, during a rotation, several certificates (PEM).
     pub fn set_pem(&self, cluster: &ClusterName, bundle: &str) -> Result<(), AnchorError> {
         let certificates = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect::<Result<Vec<_>, _>>();
-        let certificates = certificates.map_err(|e| error(cluster, e))?;
+        let certificates = certificates.map_err(|e| error(cluster, &e))?;
         self.set(cluster, &certificates)
     }
 
     /// Sets the authorities of a cluster.
     pub fn set(&self, cluster: &ClusterName, bundle: &[CertificateDer<'_>]) -> Result<(), AnchorError> {
-        let anchors = Anchors::new(bundle, &self.provider).map_err(|reason| error(cluster, reason))?;
+        let anchors = Anchors::new(bundle, &self.provider).map_err(|reason| error(cluster, &reason))?;
         self.anchors.rcu(|old| {
             let mut new = BTreeMap::clone(old);
             new.insert(cluster.clone(), anchors.clone());
@@ -97,6 +97,6 @@ impl Anchors {
     }
 }
 
-fn error(cluster: &ClusterName, reason: impl ToString) -> AnchorError {
+fn error(cluster: &ClusterName, reason: &impl ToString) -> AnchorError {
     AnchorError { cluster: cluster.clone(), reason: reason.to_string() }
 }

@@ -1,6 +1,6 @@
 //! Whether a certificate is good: path validation by webpki, then the name.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use rustls::{
     CertificateError as RustlsCertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
@@ -241,5 +241,16 @@ fn path(id: SpiffeId, error: &Error) -> TrustError {
 }
 
 fn refuse(error: TrustError) -> Error {
-    Error::InvalidCertificate(RustlsCertificateError::Other(OtherError(Arc::new(error))))
+    Error::InvalidCertificate(RustlsCertificateError::Other(OtherError(Arc::new(Plain(error)))))
+}
+
+/// rustls shows errors of verifiers, here and to the other side, in their debug form.
+#[derive(thiserror::Error)]
+#[error(transparent)]
+struct Plain(TrustError);
+
+impl fmt::Debug for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

@@ -102,5 +102,5 @@ impl FrameReceiver {
 }
 
 fn too_long(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|e| e.is::<LengthDelimitedCodecError>())
+    error.get_ref().and_then(|e| e.downcast_ref::<LengthDelimitedCodecError>()).is_some()
 }
