@@ -1,0 +1,61 @@
+//! MeshNode: what the mesh knows of one node.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// A node; the object has the node's name.
+#[derive(CustomResource, KubeSchema, Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[kube(
+    group = "tombolo.io",
+    version = "v1alpha1",
+    kind = "MeshNode",
+    plural = "meshnodes",
+    shortname = "mnode",
+    category = "tombolo",
+    status = "MeshNodeStatus",
+    doc = "A node as the mesh sees it: addresses, pod prefixes, tunnel. Written by tombolo.",
+    printcolumn(name = "Addresses", type_ = "string", json_path = ".spec.addresses"),
+    printcolumn(name = "Pods", type_ = "string", json_path = ".spec.podPrefixes"),
+    printcolumn(name = "Tunnel", type_ = "string", json_path = ".spec.tunnel.publicKey", priority = "1"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshNodeSpec {
+    /// Its addresses, the first of each family being the one to send to.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// The prefixes its pods have.
+    #[serde(default)]
+    pub pod_prefixes: Vec<String>,
+    /// Its zone, empty when unknown.
+    #[serde(default)]
+    pub zone: String,
+    /// How to reach its tunnel, once it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<MeshNodeTunnel>,
+}
+
+/// The public half of a node's tunnel.
+#[derive(KubeSchema, Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshNodeTunnel {
+    /// WireGuard public key, in base64.
+    pub public_key: String,
+    /// The UDP port it listens on.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+/// How the node is.
+#[derive(KubeSchema, Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct MeshNodeStatus {
+    /// `Ready`: the agent has put everything it was told into the datapath.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
