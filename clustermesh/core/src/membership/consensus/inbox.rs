@@ -121,7 +121,7 @@ impl Member {
             // Raft answers what is out of place by itself; an error means that the sender is no member.
             Ok(()) => drop(self.node.step(message)),
             Err(Bad::Forgotten { leader_knows, here }) => {
-                self.halted = Some(Halt::Forgotten { leader_knows, here })
+                self.halted = Some(Halt::Forgotten { leader_knows, here });
             }
             Err(Bad::Message(_)) => {}
         }

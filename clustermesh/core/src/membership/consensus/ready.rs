@@ -51,9 +51,9 @@ impl Member {
     }
 
     /// Goes on after a write was stored.
+    #[expect(clippy::needless_pass_by_value, reason = "a proof counts once")]
     pub fn persisted(&mut self, proof: Persisted) -> Output {
-        let Persisted { number } = proof;
-        let Some(pending) = self.pending.take_if(|p| p.number == number) else {
+        let Some(pending) = self.pending.take_if(|p| p.number == proof.number) else {
             return Output::default();
         };
         self.own.generation = pending.number;
@@ -148,8 +148,17 @@ impl Member {
                     }
                     // The voters in force after a restart follow from the commit index.
                     self.must_write = true;
+                    self.step_down_unless_voter();
                 }
             }
+        }
+    }
+
+    /// A leader whose removal was begun by its predecessor; the Raft library would count on its vote and panic.
+    fn step_down_unless_voter(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !raft.promotable() {
+            raft.become_follower(raft.term, 0);
         }
     }
 
