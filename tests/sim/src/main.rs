@@ -34,13 +34,14 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let seeds = args.seed.map_or(args.seeds, |seed| seed..seed + 1);
     let mut out = std::io::stdout().lock();
-    let (begin, mut events, mut applied, mut failed) = (Instant::now(), 0, 0, Vec::new());
+    let (begin, mut events, mut applied, mut losses, mut failed) = (Instant::now(), 0, 0, 0, Vec::new());
     for seed in seeds.clone() {
         // The core must not panic either; a broken driver may make it.
         match catch_unwind(AssertUnwindSafe(|| run(seed, args.mutant))) {
             Ok(Ok(report)) => {
                 events += report.events;
                 applied += report.applied;
+                losses += report.losses;
             }
             Ok(Err(violation)) => {
                 writeln!(out, "seed {seed}: {violation}")?;
@@ -57,7 +58,7 @@ fn main() -> anyhow::Result<()> {
     let rate = f64::from(u32::try_from(events).unwrap_or(u32::MAX)) / seconds;
     writeln!(
         out,
-        "{count} seeds, {events} events, {applied} entries applied, {seconds:.1} s, {rate:.0} events/s, {} failed",
+        "{count} seeds, {events} events, {applied} entries applied, {losses} disks lost, {seconds:.1} s, {rate:.0} events/s, {} failed",
         failed.len()
     )?;
     if args.mutant.is_none() && !failed.is_empty() {

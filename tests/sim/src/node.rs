@@ -9,7 +9,6 @@ use tombolo_model::ClusterId;
 use crate::{Mutant, Violation};
 
 pub(crate) const MESH: MeshId = MeshId(0x70_6d62);
-pub(crate) const ELECTION_TICKS: usize = 10;
 
 /// A member, its disk and what is between them.
 pub(crate) struct Node {
@@ -52,9 +51,9 @@ impl Node {
         })
     }
 
-    pub(crate) fn start(&mut self, random: &mut StdRng) -> Result<(), Violation> {
+    pub(crate) fn start(&mut self, random: &mut StdRng, election_ticks: usize) -> Result<(), Violation> {
         let config =
-            Config { mesh: MESH, election_ticks: ELECTION_TICKS, heartbeat_ticks: 2, seed: random.random() };
+            Config { mesh: MESH, election_ticks, heartbeat_ticks: election_ticks / 3, seed: random.random() };
         let disk = Durable::decode(&self.disk.encode()).map_err(|e| Violation(format!("disk: {e}")))?;
         let member = Member::restore(&config, &disk).map_err(|e| Violation(format!("restart: {e}")))?;
         self.member = Some(member);

@@ -34,6 +34,8 @@ pub struct Report {
     pub applied: u64,
     /// Most clusters in the mesh at once.
     pub clusters: usize,
+    /// Disks lost.
+    pub losses: u64,
     /// Virtual time, ms.
     pub virtual_ms: u64,
 }
@@ -69,9 +71,12 @@ pub(crate) struct World {
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) removing: Option<ClusterId>,
     pub(crate) removed: BTreeSet<ClusterId>,
+    /// Members that have begun with an empty disk: each does so once.
+    started: BTreeSet<MemberId>,
     chaos: bool,
     /// How often a process dies between a write and what follows it.
     crash_at_write: f64,
+    election_ticks: usize,
     report: Report,
 }
 
@@ -101,6 +106,7 @@ impl World {
         let mut random = StdRng::seed_from_u64(seed);
         let network = Network::new(&mut random);
         let size = random.random_range(3..=11);
+        let election_ticks = *[3, 5, 10].choose(&mut random).unwrap_or(&10);
         let crash_at_write = *[0.0, 0.003, 0.1].choose(&mut random).unwrap_or(&0.0);
         let mut world = Self {
             random,
@@ -116,8 +122,10 @@ impl World {
             tokens: Vec::new(),
             removing: None,
             removed: BTreeSet::new(),
+            started: BTreeSet::new(),
             chaos: true,
             crash_at_write,
+            election_ticks,
             report: Report::default(),
         };
         let first = ClusterId::try_from(1).map_err(|e| Violation(e.to_string()))?;
@@ -150,13 +158,11 @@ impl World {
 
     /// Whether one more member may go without the rest losing their quorum.
     pub(crate) fn is_calm(&self) -> bool {
-        let settled = |m: &Member| {
-            let conf = m.status().conf;
-            let members: BTreeSet<u64> = m.state().clusters.values().map(|c| c.member().get()).collect();
-            let voters: BTreeSet<u64> = conf.voters.iter().copied().collect();
-            voters.len() >= 3 && conf.voters_outgoing.is_empty() && voters.is_subset(&members)
-        };
-        self.removing.is_none() && !self.nodes.values().any(|n| n.lost) && self.leader().is_some_and(settled)
+        let members = self.nodes.values().filter_map(|n| n.member.as_ref());
+        self.removing.is_none()
+            && !self.nodes.values().any(|n| n.lost)
+            && self.leader().is_some_and(|m| m.status().conf.voters.len() >= 3)
+            && disagreement(members).is_none()
     }
 
     pub(crate) fn propose(&mut self, via: ClusterId, command: Command) -> Option<ProposalId> {
@@ -212,7 +218,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&cluster).filter(|n| n.member.is_none() && !n.lost) else {
             return Ok(());
         };
-        node.start(&mut self.random)?;
+        node.start(&mut self.random, self.election_ticks)?;
         let run = node.run;
         self.schedule(TICK_MS, Event::Tick(cluster, run));
         self.drive(cluster)
@@ -299,11 +305,11 @@ impl World {
         let Some(state) = self.member(via).map(Member::state) else { return Ok(()) };
         let (count, id) = (state.clusters.len(), state.clusters.get(&cluster).map(ClusterRecord::member));
         self.report.clusters = self.report.clusters.max(count);
-        if self.nodes.contains_key(&cluster) || self.removed.contains(&cluster) {
+        // A member that replays its log lets in again who has long been out.
+        let Some(id) = id.filter(|id| !self.nodes.contains_key(&cluster) && self.started.insert(*id)) else {
             return Ok(());
-        }
-        let Some(node) = id.and_then(|id| Node::new(Durable::empty(id), self.mutant)) else { return Ok(()) };
-        self.nodes.insert(cluster, node);
+        };
+        self.nodes.extend(Node::new(Durable::empty(id), self.mutant).map(|node| (cluster, node)));
         self.start(cluster)
     }
 
@@ -315,8 +321,8 @@ impl World {
         match self.random.random_range(0..100) {
             0..35 => self.network.partition(&mut self.random, &all),
             35..60 => self.network.reconnect(),
-            60..75 => self.crash(victim),
-            75..90 => {
+            60..70 => self.crash(victim),
+            70..80 => {
                 // Leaders die more often than others: elections are where mistakes show.
                 let leader = self.leader().and_then(|m| m.id().cluster());
                 self.crash(leader.unwrap_or(victim));
@@ -339,6 +345,7 @@ impl World {
     fn lose_disk(&mut self, cluster: ClusterId) -> Result<(), Violation> {
         let Some(node) = self.nodes.get_mut(&cluster) else { return Ok(()) };
         node.lose_disk();
+        self.report.losses += 1;
         if self.mutant == Some(Mutant::OldIdAfterLoss) {
             let old = node.disk.member;
             return self.renew(cluster, old);
