@@ -1,1 +1,4 @@
 //! QUIC sessions and durable storage that drive the mesh cores.
+
+pub mod raft;
+pub mod storage;

@@ -29,7 +29,7 @@ fn a_seed_replays() {
 #[test]
 fn every_mistake_is_noticed() {
     for mutant in Mutant::ALL {
-        let noticed = (0..300).any(|seed| {
+        let noticed = (0..1500).any(|seed| {
             let result = catch_unwind(AssertUnwindSafe(|| run(seed, Some(mutant))));
             !matches!(result, Ok(Ok(_)))
         });
