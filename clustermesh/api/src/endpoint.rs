@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
     category = "tombolo",
     status = "MeshEndpointStatus",
     doc = "A pod as the mesh sees it: addresses, identity, policy state. Written by tombolo.",
-    printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
-    printcolumn(name = "Addresses", type_ = "string", json_path = ".spec.addresses"),
-    printcolumn(name = "Identity", type_ = "integer", json_path = ".spec.identity"),
-    printcolumn(name = "Ingress", type_ = "string", json_path = ".status.ingress", priority = "1"),
-    printcolumn(name = "Egress", type_ = "string", json_path = ".status.egress", priority = "1"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Node", "type": "string", "jsonPath": ".spec.node"}"#,
+    printcolumn = r#"{"name": "Addresses", "type": "string", "jsonPath": ".spec.addresses"}"#,
+    printcolumn = r#"{"name": "Identity", "type": "integer", "jsonPath": ".spec.identity"}"#,
+    printcolumn = r#"{"name": "Ingress", "type": "string", "jsonPath": ".status.ingress", "priority": 1}"#,
+    printcolumn = r#"{"name": "Egress", "type": "string", "jsonPath": ".status.egress", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MeshEndpointSpec {

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
     shortname = "mid",
     category = "tombolo",
     doc = "A security identity: the number is the name, the labels are those of all pods that have it. Written by tombolo.",
-    printcolumn(name = "Namespace", type_ = "string", json_path = r#".spec.labels.io:namespace"#),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn = r#"{"name": "Namespace", "type": "string", "jsonPath": ".spec.labels.io:namespace"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     validation = Rule::new("self.metadata.name.matches('^[1-9][0-9]{0,9}$')")
         .message("the name of a MeshIdentity is the number of the identity in decimal")
 )]

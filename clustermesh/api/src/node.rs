@@ -15,15 +15,11 @@ use serde::{Deserialize, Serialize};
     category = "tombolo",
     status = "MeshNodeStatus",
     doc = "A node as the mesh sees it: addresses, pod prefixes, tunnel. Written by tombolo.",
-    printcolumn(name = "Addresses", type_ = "string", json_path = ".spec.addresses"),
-    printcolumn(name = "Pods", type_ = "string", json_path = ".spec.podPrefixes"),
-    printcolumn(name = "Tunnel", type_ = "string", json_path = ".spec.tunnel.publicKey", priority = "1"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Addresses", "type": "string", "jsonPath": ".spec.addresses"}"#,
+    printcolumn = r#"{"name": "Pods", "type": "string", "jsonPath": ".spec.podPrefixes"}"#,
+    printcolumn = r#"{"name": "Tunnel", "type": "string", "jsonPath": ".spec.tunnel.publicKey", "priority": 1}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MeshNodeSpec {

@@ -16,18 +16,10 @@ use serde::{Deserialize, Serialize};
     category = "tombolo",
     status = "MeshPeerStatus",
     doc = "Joins this cluster to the mesh that the token in a Secret was made for. Read in the namespace of tombolo only.",
-    printcolumn(name = "Secret", type_ = "string", json_path = ".spec.secretRef.name"),
-    printcolumn(
-        name = "Joined",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Joined")].status"#
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Joined")].reason"#
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Secret", "type": "string", "jsonPath": ".spec.secretRef.name"}"#,
+    printcolumn = r#"{"name": "Joined", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Joined\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Joined\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MeshPeerSpec {

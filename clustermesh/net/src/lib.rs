@@ -3,7 +3,9 @@
 pub mod enroll;
 pub mod node;
 pub mod peer;
+pub mod raft;
 pub mod session;
+pub mod storage;
 pub mod tls;
 pub mod transport;
 

@@ -1,0 +1,142 @@
+use super::*;
+use crate::membership::{ClusterRecord, ClusterState, TokenId, TokenRecord, TokenStatus};
+
+fn record(id: u16) -> ClusterRecord {
+    ClusterRecord {
+        id: id.try_into().unwrap(),
+        name: format!("c{id}").parse().unwrap(),
+        ca: vec![],
+        endpoints: vec![],
+        node_prefixes: vec![],
+        pod_prefixes: vec![],
+        features: std::collections::BTreeSet::new(),
+        incarnation: 1,
+        state: ClusterState::Active,
+    }
+}
+
+fn config(seed: u64) -> Config {
+    Config { mesh: MeshId(1), election_ticks: 10, heartbeat_ticks: 2, seed }
+}
+
+/// Does everything a member wants, in memory.
+fn run(member: &mut Member, disk: &mut Durable) -> Vec<Applied> {
+    let mut applied = Vec::new();
+    while let Some(step) = member.poll() {
+        let output = match step {
+            Step::Write(write) => {
+                let proof = write
+                    .save(|changes| {
+                        disk.apply(changes);
+                        Ok::<(), ()>(())
+                    })
+                    .unwrap();
+                assert_eq!(Durable::decode(&disk.encode()).as_ref(), Ok(&*disk));
+                member.persisted(proof)
+            }
+            Step::Output(output) => output,
+        };
+        applied.extend(output.applied);
+    }
+    applied
+}
+
+fn token(n: u64) -> Command {
+    let creator = 1.try_into().unwrap();
+    let status = TokenStatus::Open;
+    Command::CreateToken(TokenRecord { id: TokenId(n), secret_hash: [0; 32], expires: 1000, creator, status })
+}
+
+fn founded() -> (Member, Durable) {
+    let mut disk = Durable::found(MeshId(1), &record(1));
+    let mut member = Member::restore(&config(1), &disk).unwrap();
+    member.tick(10);
+    run(&mut member, &mut disk);
+    member.tick(10);
+    run(&mut member, &mut disk);
+    (member, disk)
+}
+
+#[test]
+fn a_mesh_of_one_decides_and_remembers() {
+    let (mut member, mut disk) = founded();
+    assert_eq!(member.status().role, Role::Leader);
+    let id = member.propose(token(1)).unwrap();
+    let applied = run(&mut member, &mut disk);
+    assert_eq!(
+        applied.iter().map(|a| (a.proposal.id, a.outcome.clone())).collect::<Vec<_>>(),
+        [(id, Ok(()))]
+    );
+    let state = member.state().clone();
+
+    let mut again = Member::restore(&config(2), &disk).unwrap();
+    run(&mut again, &mut disk);
+    again.tick(10);
+    run(&mut again, &mut disk);
+    assert_eq!(again.state(), &state);
+}
+
+#[test]
+fn the_log_stays_short() {
+    let (mut member, mut disk) = founded();
+    for n in 0..2000 {
+        member.propose(Command::RevokeToken(TokenId(n))).unwrap();
+        run(&mut member, &mut disk);
+        assert!(disk.entries.len() <= MAX_LOG_ENTRIES + 2);
+    }
+    let again = Member::restore(&config(2), &disk).unwrap();
+    assert_eq!(again.state().clusters, member.state().clusters);
+}
+
+#[test]
+fn nothing_is_said_while_a_write_is_open() {
+    let mut disk = Durable::found(MeshId(1), &record(1));
+    let mut member = Member::restore(&config(1), &disk).unwrap();
+    let Some(Step::Write(write)) = member.poll() else { panic!("the start is stored first") };
+    for _ in 0..100 {
+        member.tick(1);
+        assert!(member.poll().is_none());
+    }
+    let proof = write
+        .save(|changes| {
+            disk.apply(changes);
+            Ok::<(), ()>(())
+        })
+        .unwrap();
+    assert_eq!((disk.start, disk.generation), (1, 1));
+    assert_eq!(member.persisted(proof), Output::default());
+}
+
+#[test]
+fn garbage_and_strangers_are_refused() {
+    let (mut member, _) = founded();
+    let one: ClusterId = 1.try_into().unwrap();
+    let two: ClusterId = 2.try_into().unwrap();
+    assert!(matches!(member.receive(one, b"\xff\xff"), Err(ReceiveError::Decode(_))));
+    let mut disk = Durable::found(MeshId(1), &record(2));
+    let mut other = Member::restore(&config(3), &disk).unwrap();
+    run(&mut other, &mut disk);
+    let body = super::super::codec::Body::Forward(Vec::new());
+    let envelope = other.seal(member.id().get(), body).unwrap();
+    assert!(matches!(member.receive(one, &envelope.bytes), Err(ReceiveError::WrongSender { .. })));
+    assert!(matches!(member.receive(two, &envelope.bytes), Err(ReceiveError::Decode(_))));
+    assert_eq!(other.receive(two, &envelope.bytes), Err(ReceiveError::NotForUs("member")));
+}
+
+#[test]
+fn a_survivor_goes_on_alone_in_a_new_line_of_history() {
+    let (mut member, mut disk) = founded();
+    member.propose(token(1)).unwrap();
+    run(&mut member, &mut disk);
+    let before = member.state().clone();
+    let mut disk = recover(&disk).unwrap();
+    let mut survivor = Member::restore(&config(5), &disk).unwrap();
+    survivor.tick(20);
+    run(&mut survivor, &mut disk);
+    survivor.tick(20);
+    run(&mut survivor, &mut disk);
+    assert_eq!(survivor.status().role, Role::Leader);
+    assert_eq!(survivor.state().tokens, before.tokens);
+    assert_ne!(survivor.state().lineage, before.lineage);
+    assert_eq!(recover(&Durable::empty(survivor.id())), Err(RecoverError::Empty(survivor.id())),);
+}

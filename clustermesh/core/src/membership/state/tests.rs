@@ -1,0 +1,167 @@
+use proptest::prelude::*;
+use tombolo_model::{ClusterName, Prefix};
+
+use super::*;
+use crate::membership::{Durable, MemberId, ProposalId};
+
+fn id(id: u16) -> ClusterId {
+    id.try_into().unwrap()
+}
+
+fn cluster(n: u16, name: &str, pods: &str) -> ClusterRecord {
+    ClusterRecord {
+        id: id(n),
+        name: name.parse().unwrap(),
+        ca: vec![vec![1, 2, 3]],
+        endpoints: vec!["192.0.2.1:4240".parse().unwrap()],
+        node_prefixes: vec![],
+        pod_prefixes: vec![pods.parse().unwrap()],
+        features: ["mesh".to_owned()].into(),
+        incarnation: 1,
+        state: ClusterState::Joining,
+    }
+}
+
+fn mesh() -> MeshState {
+    MeshState::decode(&Durable::found(MeshId(7), &cluster(1, "east", "10.1.0.0/16")).snapshot.data).unwrap()
+}
+
+fn apply(state: &mut MeshState, proposer: u16, at: u64, command: Command) -> Result<(), String> {
+    let member = MemberId::new(id(proposer), 1);
+    let proposal =
+        Proposal { id: ProposalId { member, start: 1, sequence: 1 }, proposer: id(proposer), at, command };
+    assert_eq!(Proposal::decode(&proposal.encode()), Ok(proposal.clone()));
+    let result = state.apply(&proposal).map_err(|e| e.to_string());
+    assert_eq!(MeshState::decode(&state.encode()).as_ref(), Ok(&*state));
+    result
+}
+
+fn token(n: u64, expires: u64) -> Command {
+    let status = TokenStatus::Open;
+    Command::CreateToken(TokenRecord {
+        id: TokenId(n),
+        secret_hash: [5; 32],
+        expires,
+        creator: id(9),
+        status,
+    })
+}
+
+fn add(record: ClusterRecord, token: u64) -> Command {
+    let admission = Admission { mesh: MeshId(7), token: TokenId(token), secret_hash: [5; 32] };
+    Command::AddCluster { record, admission }
+}
+
+#[test]
+fn a_token_admits_one_cluster() {
+    let mut state = mesh();
+    apply(&mut state, 1, 100, token(1, 200)).unwrap();
+    assert_eq!(state.tokens[&TokenId(1)].creator, id(1));
+    let west = cluster(2, "west", "10.2.0.0/16");
+    apply(&mut state, 1, 150, add(west.clone(), 1)).unwrap();
+    assert_eq!(state.clusters[&id(2)].state, ClusterState::Joining);
+    let version = state.version;
+    apply(&mut state, 1, 151, add(west, 1)).unwrap();
+    assert_eq!(state.version, version, "asking again changes nothing");
+    let error = apply(&mut state, 1, 152, add(cluster(3, "north", "10.3.0.0/16"), 1)).unwrap_err();
+    assert!(error.starts_with("token 0000000000000001 was already used by cluster 2"), "{error}");
+}
+
+#[test]
+fn refusals_say_what_and_why() {
+    let mut state = mesh();
+    apply(&mut state, 1, 100, token(1, 200)).unwrap();
+    apply(&mut state, 1, 100, token(2, 900)).unwrap();
+    apply(&mut state, 1, 100, token(3, 900)).unwrap();
+    apply(&mut state, 1, 100, Command::RevokeToken(TokenId(3))).unwrap();
+    let before = MeshState { clock: 300, ..state.clone() };
+    let ok = || cluster(2, "west", "10.2.0.0/16");
+    let mut other_mesh = add(ok(), 2);
+    let mut wrong_secret = add(ok(), 2);
+    if let Command::AddCluster { admission, .. } = &mut other_mesh {
+        admission.mesh = MeshId(8);
+    }
+    if let Command::AddCluster { admission, .. } = &mut wrong_secret {
+        admission.secret_hash = [6; 32];
+    }
+    let mut huge = ok();
+    huge.ca = vec![vec![0; MAX_CA_BYTES + 1]];
+    let renamed = cluster(1, "oriental", "10.1.0.0/16");
+    let cases = [
+        (add(ok(), 1), "token 0000000000000001 expired 100 s ago (at 200, the mesh's clock says 300"),
+        (add(ok(), 3), "token 0000000000000003 was revoked"),
+        (add(ok(), 4), "token 0000000000000004 is not known"),
+        (other_mesh, "the token is for mesh 00000000000000000000000000000008, this is mesh"),
+        (wrong_secret, "the secret of token 0000000000000002 is wrong"),
+        (
+            add(cluster(1, "west", "10.2.0.0/16"), 2),
+            "cluster id 1 is already used by cluster east: install the new cluster with another id, 2 is free",
+        ),
+        (add(cluster(2, "east", "10.2.0.0/16"), 2), "cluster name east is already used by cluster 1"),
+        (add(cluster(1, "east", "10.2.0.0/16"), 2), "cluster east (id 1) is already a member"),
+        (
+            add(cluster(2, "west", "10.1.128.0/17"), 2),
+            "pod range 10.1.128.0/17 of cluster west overlaps pod range 10.1.0.0/16 of cluster east",
+        ),
+        (add(huge, 2), "the CA bundle in bytes of cluster 2 has 8193, at most 8192 are allowed"),
+        (Command::UpdateCluster(ok()), "cluster 2 is not a member"),
+        (Command::UpdateCluster(renamed), "cluster east cannot be renamed to oriental"),
+        (Command::RemoveCluster(id(5)), "cluster 5 is not a member"),
+        (Command::RemoveCluster(id(1)), "cluster 1 is the only member"),
+        (
+            Command::RenewMember { cluster: id(1), incarnation: 3 },
+            "incarnation 3 of cluster 1 is not the expected 2",
+        ),
+        (token(2, 1000), "token id 0000000000000002 is already in use"),
+        (token(5, 300), "token 0000000000000005 expired 0 s ago"),
+        (Command::Unknown, "the command is of a kind that this version does not know"),
+    ];
+    for (command, expected) in cases {
+        let error = apply(&mut state, 1, 300, command).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(state, before);
+    }
+    let error =
+        apply(&mut state, 2, 300, Command::UpdateCluster(cluster(1, "east", "10.1.0.0/16"))).unwrap_err();
+    assert!(error.starts_with("cluster 2 may not change the record of cluster 1"), "{error}");
+}
+
+#[test]
+fn a_member_id_is_never_used_again() {
+    let mut state = mesh();
+    for (token_id, incarnation) in [(1, 1), (2, 3)] {
+        apply(&mut state, 1, 100, token(token_id, 200)).unwrap();
+        apply(&mut state, 1, 100, add(cluster(2, "west", "10.2.0.0/16"), token_id)).unwrap();
+        assert_eq!(state.clusters[&id(2)].incarnation, incarnation);
+        let renew = Command::RenewMember { cluster: id(2), incarnation: incarnation + 1 };
+        apply(&mut state, 1, 100, renew).unwrap();
+        apply(&mut state, 1, 100, Command::RemoveCluster(id(2))).unwrap();
+    }
+}
+
+#[test]
+fn time_never_goes_back() {
+    let mut state = mesh();
+    apply(&mut state, 1, 100, token(1, 200)).unwrap();
+    apply(&mut state, 1, 250, token(2, 300)).unwrap();
+    let error = apply(&mut state, 1, 150, add(cluster(2, "west", "10.2.0.0/16"), 1)).unwrap_err();
+    assert!(error.starts_with("token 0000000000000001 is not known"), "{error}");
+}
+
+#[test]
+fn names_and_prefixes_survive_encoding() {
+    let name: ClusterName = "east".parse().unwrap();
+    let state = mesh();
+    let east = &state.clusters[&id(1)];
+    assert_eq!((&east.name, east.state), (&name, ClusterState::Active));
+    assert_eq!(east.pod_prefixes, ["10.1.0.0/16".parse::<Prefix>().unwrap()]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_decoded_without_harm(bytes: Vec<u8>) {
+        let _ = MeshState::decode(&bytes);
+        let _ = Proposal::decode(&bytes);
+        let _ = Durable::decode(&bytes);
+    }
+}

@@ -1,0 +1,139 @@
+//! Nodes, and what they report about themselves.
+
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use tombolo_model::{Address, NodeRecord, Prefix, Record, RecordKey, TunnelKey};
+
+use super::{Index, Indexed, ObjectName, object_name};
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// What the index keeps of a node.
+#[derive(Debug)]
+pub(super) struct Entry {
+    addresses: Vec<Address>,
+    pod_prefixes: Vec<Prefix>,
+    zone: String,
+}
+
+/// What a node says about itself and its pods; replaces what it said before.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeFacts {
+    /// How to reach its tunnel.
+    pub tunnel: Option<TunnelKey>,
+    /// The addresses that it gave to its pods.
+    pub endpoints: Vec<ReportedEndpoint>,
+}
+
+/// The addresses that a node gave to a pod.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReportedEndpoint {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// UID of the pod.
+    pub uid: String,
+    /// One per family.
+    pub addresses: Vec<Address>,
+}
+
+/// A [`ReportedEndpoint`] and who reported it.
+#[derive(Debug)]
+pub(super) struct Reported {
+    pub(super) node: String,
+    pub(super) uid: String,
+    pub(super) addresses: Vec<Address>,
+}
+
+impl Indexed for Node {
+    fn apply(self, index: &mut Index) {
+        let (_, name) = object_name(&self.metadata);
+        index.nodes.insert(name.clone(), Entry::from(self));
+        index.publish_node(&name);
+    }
+
+    fn delete((_, name): &ObjectName, index: &mut Index) {
+        index.nodes.remove(name);
+        index.tunnels.remove(name);
+        index.reported.retain(|_, reported| reported.node != *name);
+        index.publish_node(name);
+    }
+
+    fn names(index: &Index) -> Vec<ObjectName> {
+        index.nodes.keys().map(|name| (String::new(), name.clone())).collect()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
+impl From<Node> for Entry {
+    fn from(node: Node) -> Self {
+        let spec = node.spec.unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let addresses = status
+            .addresses
+            .iter()
+            .flatten()
+            .filter(|address| address.type_ == "InternalIP")
+            .filter_map(|address| address.address.parse().ok());
+        let prefixes = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
+        Self {
+            addresses: addresses.collect(),
+            pod_prefixes: prefixes.iter().filter_map(|prefix| prefix.parse().ok()).collect(),
+            zone: node.metadata.labels.and_then(|mut labels| labels.remove(ZONE)).unwrap_or_default(),
+        }
+    }
+}
+
+impl Index {
+    /// Takes in what `node` says about itself. Addresses outside of the node's pod prefixes are left out and
+    /// returned: a node speaks for its own pods only.
+    pub fn report(&mut self, node: &str, facts: NodeFacts) -> Vec<Address> {
+        match facts.tunnel {
+            Some(tunnel) => self.tunnels.insert(node.to_owned(), tunnel),
+            None => self.tunnels.remove(node),
+        };
+        self.publish_node(node);
+        let before: Vec<_> =
+            self.reported.iter().filter(|(_, r)| r.node == node).map(|(name, _)| name.clone()).collect();
+        self.reported.retain(|_, reported| reported.node != node);
+        let mut refused = Vec::new();
+        let mut touched = before;
+        for ReportedEndpoint { namespace, name, uid, mut addresses } in facts.endpoints {
+            addresses.retain(|&address| {
+                let own =
+                    self.nodes.get(node).is_some_and(|n| n.pod_prefixes.iter().any(|p| p.contains(address)));
+                if !own {
+                    refused.push(address);
+                }
+                own
+            });
+            let name = (namespace, name);
+            let bound_here = self.pods.get(&name).is_none_or(|pod| pod.node == node || pod.node.is_empty());
+            if !addresses.is_empty() && bound_here {
+                self.reported.insert(name.clone(), Reported { node: node.to_owned(), uid, addresses });
+                touched.push(name);
+            }
+        }
+        for name in &touched {
+            self.publish_endpoint(name);
+        }
+        refused
+    }
+
+    fn publish_node(&mut self, name: &str) {
+        let record = self.nodes.get(name).map(|node| {
+            Record::Node(NodeRecord {
+                cluster: self.id,
+                name: name.to_owned(),
+                addresses: node.addresses.clone(),
+                pod_prefixes: node.pod_prefixes.clone(),
+                zone: node.zone.clone(),
+                tunnel: self.tunnels.get(name).copied(),
+            })
+        });
+        self.publish(RecordKey::Node(self.id, name.to_owned()), record);
+    }
+}

@@ -1,0 +1,311 @@
+//! Two replicas against a real API server: definitions, records, conditions, identities and fail-over.
+//!
+//! Needs etcd and kube-apiserver in the directory that KUBEBUILDER_ASSETS names; feature `privileged`.
+#![cfg(feature = "privileged")]
+
+#[path = "cluster/api_server.rs"]
+mod api_server;
+
+use std::{path::Path, time::Duration};
+
+use api_server::{ApiServer, free_ports};
+use k8s_openapi::{
+    api::{
+        authentication::v1::TokenRequest,
+        coordination::v1::Lease,
+        core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+    runtime::wait::{await_condition, conditions},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tombolo_api::{MeshIdentity, MeshNetworkPolicy, MeshPeer, annotation};
+use tombolo_clustermesh::{
+    config::{Config, Flags},
+    control::{Request, Response, ask},
+    run::run,
+    status::{Shared, Status},
+    token_review::{TokenError, node_of},
+};
+
+const NAMESPACE: &str = "tombolo-system";
+
+struct Replica {
+    status: Shared,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+    config: Config,
+}
+
+impl Replica {
+    fn start(client: Client, dir: &Path, name: &str) -> Self {
+        let [metrics, listen] = free_ports();
+        let flags = Flags {
+            cluster_name: Some("east".to_owned()),
+            cluster_id: Some(7),
+            pod_name: Some(name.to_owned()),
+            node_name: Some("n1".to_owned()),
+            node_ip: Some("127.0.0.1".to_owned()),
+            listen: Some(format!("127.0.0.1:{listen}")),
+            metrics: Some(format!("127.0.0.1:{metrics}")),
+            socket: Some(dir.join(format!("{name}.sock"))),
+            ..Flags::default()
+        };
+        let config = Config::load(None, &flags).unwrap();
+        let status = Shared::new(config.cluster_name.clone(), config.cluster_id, name.to_owned());
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(run(client, config.clone(), status.clone(), shutdown.clone()));
+        Self { status, shutdown, task, config }
+    }
+
+    async fn until(&self, what: &str, holds: impl FnMut(&Status) -> bool) -> Status {
+        let mut status = self.status.subscribe();
+        let wait = timeout(Duration::from_secs(20), status.wait_for(holds)).await;
+        let seen = self.status.get();
+        wait.unwrap_or_else(|_| panic!("{what}: still {seen:?}")).unwrap().clone()
+    }
+}
+
+async fn create<K>(api: &Api<K>, object: Value) -> K
+where
+    K: Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+{
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+}
+
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..200 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what} does not come about")
+}
+
+async fn install(client: &Client) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for (file, text) in tombolo_api::crds::files().unwrap() {
+        let definition: CustomResourceDefinition = serde_yaml_ng::from_str(&text).unwrap();
+        let made = definitions.create(&PostParams::default(), &definition).await;
+        let name = made.unwrap_or_else(|error| panic!("{file}: {error}")).metadata.name.unwrap();
+        let established = await_condition(definitions.clone(), &name, conditions::is_crd_established());
+        timeout(Duration::from_secs(20), established).await.unwrap().unwrap();
+    }
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    for name in [NAMESPACE, "shop"] {
+        create(&namespaces, json!({"metadata": {"name": name, "labels": {"team": name}}})).await;
+    }
+}
+
+async fn populate(client: &Client) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    create(
+        &nodes,
+        json!({"metadata": {"name": "n1"}, "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]}}),
+    )
+    .await;
+    for name in ["web-0", "web-1", "db-0"] {
+        create(&Api::<Pod>::namespaced(client.clone(), "shop"), pod(name)).await;
+    }
+    let services: Api<Service> = Api::namespaced(client.clone(), "shop");
+    create(&services, json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}})).await;
+}
+
+fn pod(name: &str) -> Value {
+    let app = name.split('-').next();
+    json!({
+        "metadata": {"name": name, "labels": {"app": app, "pod-template-hash": name}},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
+    })
+}
+
+/// The prose of this test is its steps; each one builds on the state that the one before left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas() {
+    let server = ApiServer::start().await;
+    let client = server.client();
+    let dir = tempfile::tempdir().unwrap();
+    install(&client).await;
+    populate(&client).await;
+
+    let first = Replica::start(client.clone(), dir.path(), "first");
+    let status = first.until("the first leads", |s| s.complete).await;
+    let second = Replica::start(client.clone(), dir.path(), "second");
+    // The API server's own: Service kubernetes.
+    assert_eq!((status.records["nodes"], status.records["endpoints"], status.records["services"]), (1, 3, 2));
+    assert_eq!(status.records["identities"], 2, "web and db; the hash of the template does not count");
+
+    identities_and_policies(&client, &first).await;
+    validation(&client).await;
+    authority_is_made_once(&client).await;
+    tokens_are_reviewed(&client).await;
+
+    let Response::Status(told) = ask(&first.config.socket, &Request::Status).await.unwrap() else { panic!() };
+    assert!(told.leader && told.pod == "first");
+    assert!(!second.status.get().leader);
+    fail_over(&client, first, second, dir.path()).await;
+}
+
+async fn identities_and_policies(client: &Client, leader: &Replica) {
+    let identities: Api<MeshIdentity> = Api::all(client.clone());
+    let all = identities.list(&Default::default()).await.unwrap().items;
+    let numbers: Vec<_> = all.iter().map(|i| i.metadata.name.clone().unwrap()).collect();
+    assert_eq!(numbers, [(7u32 << 20 | 256).to_string(), (7u32 << 20 | 257).to_string()]);
+
+    // Deleted behind the daemon's back while in use: it comes back with its number.
+    identities.delete(&numbers[0], &DeleteParams::default()).await.unwrap();
+    eventually("the identity", async || identities.get_opt(&numbers[0]).await.unwrap()).await;
+
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "shop");
+    create(&pods, pod("cache-0")).await;
+    leader.until("the new pod", |s| s.records["endpoints"] == 4 && s.records["identities"] == 3).await;
+
+    let mesh: Api<MeshNetworkPolicy> = Api::namespaced(client.clone(), "shop");
+    let peer = json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}});
+    create(&mesh, json!({"apiVersion": "tombolo.io/v1alpha1", "kind": "MeshNetworkPolicy", "metadata": {"name": "bad"}, "spec": {"ingress": [{"from": [peer]}]}})).await;
+    let accepted = eventually("the condition", async || {
+        mesh.get("bad").await.unwrap().status?.conditions.into_iter().next()
+    })
+    .await;
+    assert_eq!((accepted.type_.as_str(), accepted.status.as_str()), ("Accepted", "False"));
+    assert!(
+        accepted.message.contains("ingress[0].from[0].podSelector: operator \"Like\""),
+        "{}",
+        accepted.message
+    );
+
+    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), "shop");
+    let block = json!({"ipBlock": {"cidr": "10.0.0.0/8"}});
+    create(
+        &policies,
+        json!({"metadata": {"name": "block"}, "spec": {"podSelector": {}, "ingress": [{"from": [block]}]}}),
+    )
+    .await;
+    let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(client.clone(), "shop");
+    let note = eventually("the event", async || {
+        events.list(&Default::default()).await.unwrap().items.into_iter().find_map(|e| e.note)
+    })
+    .await;
+    assert!(note.contains("ipBlock is not supported yet"), "{note}");
+    leader.until("the policies", |s| s.records["policies"] == 2).await;
+}
+
+/// What is wrong in itself is refused by the API server.
+async fn validation(client: &Client) {
+    let mesh: Api<MeshNetworkPolicy> = Api::namespaced(client.clone(), "shop");
+    let cases = [
+        (json!({"ingress": [{"from": [{}]}]}), "at least one of podSelector"),
+        (json!({"ingress": [{"from": [{"clusters": ["*", "west"]}]}]}), "only entry of clusters"),
+        (json!({"ingress": [{"from": [{"clusters": ["West"]}]}]}), "should match"),
+        (json!({"ingress": [{"ports": [{"port": 9, "endPort": 8}]}]}), "must not be below it"),
+        (json!({"ingress": [{"ports": [{"port": 70000}]}]}), "65535"),
+        (json!({"policyTypes": []}), "policyTypes"),
+        (json!({"policyTypes": ["Sideways"]}), "Sideways"),
+    ];
+    for (spec, expected) in cases {
+        let object = json!({"apiVersion": "tombolo.io/v1alpha1", "kind": "MeshNetworkPolicy", "metadata": {"name": "x"}, "spec": spec});
+        let body = serde_json::to_vec(&object).unwrap();
+        let request = kube::core::Request::new(mesh.resource_url());
+        let request = request.create(&PostParams::default(), body).unwrap();
+        let error = client.request::<Value>(request).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{spec}: {error}");
+    }
+    let identities: Api<MeshIdentity> = Api::all(client.clone());
+    let named = MeshIdentity::new("west", tombolo_api::MeshIdentitySpec { labels: Default::default() });
+    let error = identities.create(&PostParams::default(), &named).await.unwrap_err().to_string();
+    assert!(error.contains("the number of the identity"), "{error}");
+    let peers: Api<MeshPeer> = Api::namespaced(client.clone(), NAMESPACE);
+    let peer = json!({"apiVersion": "tombolo.io/v1alpha1", "kind": "MeshPeer", "metadata": {"name": "mesh"}, "spec": {"secretRef": {"name": "t"}}});
+    assert_eq!(create(&peers, peer).await.spec.secret_ref.key, "token");
+}
+
+async fn authority_is_made_once(client: &Client) {
+    let secret: Secret = Api::namespaced(client.clone(), NAMESPACE).get("tombolo-ca").await.unwrap();
+    let map: ConfigMap = Api::namespaced(client.clone(), NAMESPACE).get("tombolo-ca").await.unwrap();
+    assert_eq!(secret.data.unwrap()["ca.crt"].0, map.data.unwrap()["ca.crt"].as_bytes());
+    let name = "east".parse().unwrap();
+    let again = |client: Client| async move {
+        tombolo_clustermesh::authority::ensure(&client, "shop", &"east".parse().unwrap()).await.unwrap().key
+    };
+    let (a, b) = tokio::join!(again(client.clone()), again(client.clone()));
+    assert_eq!(a, b, "two at the same time get one authority");
+    let other = tombolo_clustermesh::authority::ensure(client, NAMESPACE, &name).await.unwrap();
+    assert_ne!(other.key, a);
+}
+
+async fn tokens_are_reviewed(client: &Client) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+    create(&accounts, json!({"metadata": {"name": "tombolo-node"}})).await;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let mut agent = pod("agent-0");
+    agent["spec"]["serviceAccountName"] = json!("tombolo-node");
+    agent["spec"]["hostNetwork"] = json!(true);
+    let uid = create(&pods, agent).await.metadata.uid.unwrap();
+    let token = async |audience: &str, bound: bool| {
+        let mut spec = json!({"audiences": [audience]});
+        if bound {
+            spec["boundObjectRef"] =
+                json!({"kind": "Pod", "apiVersion": "v1", "name": "agent-0", "uid": uid});
+        }
+        let request: TokenRequest = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        let made =
+            accounts.create_token_request("tombolo-node", &PostParams::default(), &request).await.unwrap();
+        made.status.unwrap().token.unwrap()
+    };
+    assert_eq!(node_of(client, NAMESPACE, &token("tombolo", true).await).await.unwrap(), "n1");
+    let unbound = node_of(client, NAMESPACE, &token("tombolo", false).await).await;
+    assert!(matches!(unbound, Err(TokenError::Unbound)), "{unbound:?}");
+    let audience = node_of(client, NAMESPACE, &token("https://kubernetes.default.svc", true).await).await;
+    assert!(matches!(audience, Err(TokenError::Invalid(_))), "{audience:?}");
+    let forged = node_of(client, NAMESPACE, "forged").await;
+    assert!(matches!(forged, Err(TokenError::Invalid(_))), "{forged:?}");
+}
+
+async fn fail_over(client: &Client, first: Replica, second: Replica, dir: &Path) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let before: Vec<_> = identity_names(client).await;
+
+    // Killed without a word: the second waits for the lease to expire.
+    first.task.abort();
+    assert!(first.task.await.unwrap_err().is_cancelled());
+    let silent = Instant::now();
+    let status = second.until("the second leads", |s| s.complete).await;
+    assert!(silent.elapsed() > Duration::from_secs(3), "took over after {:?}", silent.elapsed());
+    assert_eq!(status.records["endpoints"], 4);
+    assert_eq!(identity_names(client).await, before, "numbers are taken over, not given anew");
+    let lease = leases.get("tombolo-clustermesh").await.unwrap();
+    assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some("second"));
+    let address = &lease.metadata.annotations.unwrap()[annotation::ADDRESS];
+    assert_eq!(*address, format!("127.0.0.1:{}", second.config.listen.port()));
+
+    // Ended by SIGTERM: the lease is free at once.
+    let third = Replica::start(client.clone(), dir, "third");
+    sleep(Duration::from_millis(500)).await;
+    let released = Instant::now();
+    second.shutdown.cancel();
+    second.task.await.unwrap().unwrap();
+    third.until("the third leads", |s| s.leader).await;
+    assert!(released.elapsed() < Duration::from_secs(3), "took over after {:?}", released.elapsed());
+
+    // Taken by another: the leader stops at once, and leads again only after the other is silent.
+    let mut lease = leases.get("tombolo-clustermesh").await.unwrap();
+    lease.spec.as_mut().unwrap().holder_identity = Some("intruder".to_owned());
+    leases.replace("tombolo-clustermesh", &PostParams::default(), &lease).await.unwrap();
+    third.until("the third stops", |s| !s.leader).await;
+    third.shutdown.cancel();
+    third.task.await.unwrap().unwrap();
+}
+
+async fn identity_names(client: &Client) -> Vec<String> {
+    let all = Api::<MeshIdentity>::all(client.clone()).list(&Default::default()).await.unwrap();
+    all.items.into_iter().filter_map(|identity| identity.metadata.name).collect()
+}

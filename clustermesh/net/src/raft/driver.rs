@@ -1,0 +1,165 @@
+//! The loop around the member.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tombolo_mesh_core::membership::{self, Applied, Command, Member, Output, ProposalId, Step};
+use tracing::debug;
+
+use super::{MeshView, MessageSink, ProposeError, Request, Stopped};
+use crate::storage::MemberStorage;
+
+type Reply = oneshot::Sender<Result<Applied, ProposeError>>;
+
+pub(super) struct Driver {
+    member: Member,
+    storage: MemberStorage,
+    sink: Box<dyn MessageSink>,
+    publish: watch::Sender<Arc<MeshView>>,
+    /// Proposed, not yet decided.
+    open: BTreeMap<ProposalId, Waiting>,
+    /// Not yet proposed for want of a leader.
+    held: Vec<(Box<Command>, Waiting)>,
+}
+
+struct Waiting {
+    since: Instant,
+    until: Instant,
+    reply: Reply,
+}
+
+/// What the member knows now.
+pub(super) fn view(member: &Member) -> MeshView {
+    MeshView { state: Arc::new(member.state().clone()), status: member.status() }
+}
+
+impl Driver {
+    pub(super) fn new(
+        member: Member,
+        storage: MemberStorage,
+        sink: Box<dyn MessageSink>,
+        publish: watch::Sender<Arc<MeshView>>,
+    ) -> Self {
+        Self { member, storage, sink, publish, open: BTreeMap::new(), held: Vec::new() }
+    }
+
+    /// Runs until it has to stop, and says why.
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, tick: Duration) -> Stopped {
+        let mut ticks = interval(tick);
+        // After a pause the others are heard first; making up for lost ticks would call an election.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick(),
+                request = requests.recv() => match request {
+                    Some(request) => self.take(request),
+                    None => return Stopped::Closed,
+                },
+            }
+            if let Err(reason) = self.drive().await {
+                return reason;
+            }
+            self.publish();
+            if let Some(halt) = self.member.halted() {
+                return halt.into();
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.member.tick(unix_now());
+        let now = Instant::now();
+        for (command, waiting) in std::mem::take(&mut self.held) {
+            self.propose(command, waiting);
+        }
+        for (_, waiting) in self.held.extract_if(.., |(_, w)| w.until <= now) {
+            let _ = waiting.reply.send(Err(ProposeError::NoQuorum));
+        }
+        for (_, waiting) in self.open.extract_if(.., |_, w| w.until <= now) {
+            let _ = waiting.reply.send(Err(ProposeError::Timeout(waiting.until - waiting.since)));
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Receive { from, bytes, reply } => {
+                let result = self.member.receive(from, &bytes);
+                match (reply, result) {
+                    (Some(reply), result) => drop(reply.send(result)),
+                    (None, Err(error)) => debug!(%error, cluster = %from, "membership message not taken"),
+                    (None, Ok(())) => {}
+                }
+            }
+            Request::Propose { command, until, reply } => {
+                self.propose(command, Waiting { since: Instant::now(), until, reply });
+            }
+            Request::Transfer { to, reply } => {
+                let result = self.member.transfer(to).map_err(|_| ProposeError::NoQuorum);
+                let _ = reply.send(result);
+            }
+        }
+    }
+
+    fn propose(&mut self, command: Box<Command>, waiting: Waiting) {
+        match self.member.propose((*command).clone()) {
+            Ok(id) => drop(self.open.insert(id, waiting)),
+            Err(membership::ProposeError::Halted) => drop(waiting.reply.send(Err(ProposeError::Stopped))),
+            Err(membership::ProposeError::NoLeader | membership::ProposeError::Busy) => {
+                self.held.push((command, waiting));
+            }
+        }
+    }
+
+    /// Does all that the member wants done.
+    async fn drive(&mut self) -> Result<(), Stopped> {
+        while let Some(step) = self.member.poll() {
+            let output = match step {
+                Step::Write(write) => {
+                    let storage = &mut self.storage;
+                    let proof = write.save_async(async |changes| storage.save(changes).await).await?;
+                    self.member.persisted(proof)
+                }
+                Step::Output(output) => output,
+            };
+            self.put_out(output);
+        }
+        Ok(())
+    }
+
+    fn put_out(&mut self, output: Output) {
+        for message in output.messages {
+            self.sink.send(message);
+        }
+        for applied in output.applied {
+            if let Some(waiting) = self.open.remove(&applied.proposal.id) {
+                let _ = waiting.reply.send(Ok(applied));
+            }
+        }
+    }
+
+    /// Tells those who watch, if anything changed.
+    fn publish(&self) {
+        let (status, state) = (self.member.status(), self.member.state());
+        self.publish.send_if_modified(|known| {
+            let same_state = *known.state == *state;
+            if same_state && known.status == status {
+                return false;
+            }
+            let state = if same_state { Arc::clone(&known.state) } else { Arc::new(state.clone()) };
+            *known = Arc::new(MeshView { state, status: status.clone() });
+            true
+        });
+    }
+}
+
+/// Seconds since 1970 (UTC); 0 for a clock before that.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
