@@ -1,4 +1,5 @@
 //! QUIC sessions and durable storage that drive the mesh cores.
 
+pub mod join;
 pub mod raft;
 pub mod storage;
