@@ -9,6 +9,7 @@ mod codec;
 mod consensus;
 mod durable;
 mod ids;
+mod join;
 mod record;
 mod refusal;
 mod state;
@@ -20,6 +21,7 @@ pub use self::{
     },
     durable::{Changes, Conf, DecodeError, Durable, EntryKind, HardState, LogEntry, StoredSnapshot},
     ids::{Lineage, MemberId, MeshId, ProposalId, TokenId},
+    join::{JoinAnswer, JoinRequest},
     record::{Admission, ClusterRecord, ClusterState, Command, Proposal, TokenRecord, TokenStatus},
     refusal::Refusal,
     state::MeshState,

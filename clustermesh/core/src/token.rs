@@ -49,6 +49,11 @@ impl Secret {
         Self(bytes)
     }
 
+    /// The bytes, to be sent to the member that made the token.
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// What the mesh remembers of it.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()

@@ -1,6 +1,7 @@
 //! QUIC sessions and durable storage that drive the mesh cores.
 
 pub mod enroll;
+pub mod join;
 pub mod node;
 pub mod peer;
 pub mod raft;

@@ -91,7 +91,7 @@ fn unique(state: &MeshState) -> Result<(), Violation> {
 }
 
 /// What is not yet as it has to be on a healed network; none when everybody agrees.
-pub(crate) fn disagreement<'a>(members: impl Iterator<Item = &'a Member> + Clone) -> Option<String> {
+pub(crate) fn disagreement<'a>(members: &(impl Iterator<Item = &'a Member> + Clone)) -> Option<String> {
     let leads = |m: &&Member| m.status().role == Role::Leader;
     let Some(leader) = members.clone().filter(leads).max_by_key(|m| m.status().term) else {
         return Some("nobody leads".to_owned());

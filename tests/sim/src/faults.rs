@@ -15,6 +15,8 @@ pub enum Mutant {
     OldIdAfterLoss,
     /// A disk forgets the newest entry of the log whenever it crashes.
     TornLog,
+    /// Somebody puts an old backup in the place of a disk.
+    OldBackup,
 }
 
 impl Mutant {

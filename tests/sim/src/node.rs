@@ -24,6 +24,8 @@ pub(crate) struct Node {
     /// Changes that the broken driver called stored before they are.
     unwritten: Vec<Changes>,
     mutant: Option<Mutant>,
+    /// What the disk held when the member last started.
+    backup: Durable,
 }
 
 /// What came of polling a member once.
@@ -41,6 +43,7 @@ impl Node {
         let cluster = disk.member.cluster()?;
         Some(Self {
             cluster,
+            backup: disk.clone(),
             disk,
             member: None,
             lost: false,
@@ -67,6 +70,9 @@ impl Node {
             let last = self.disk.entries.pop();
             self.disk.hard.commit = self.disk.hard.commit.min(self.disk.last_index());
             drop(last);
+        }
+        if self.mutant == Some(Mutant::OldBackup) {
+            std::mem::swap(&mut self.disk, &mut self.backup);
         }
         self.member = None;
         self.write = None;

@@ -162,7 +162,7 @@ impl World {
         self.removing.is_none()
             && !self.nodes.values().any(|n| n.lost)
             && self.leader().is_some_and(|m| m.status().conf.voters.len() >= 3)
-            && disagreement(members).is_none()
+            && disagreement(&members).is_none()
     }
 
     pub(crate) fn propose(&mut self, via: ClusterId, command: Command) -> Option<ProposalId> {
@@ -364,6 +364,6 @@ impl World {
         if self.removing.is_some() {
             return Some("a removal is under way".to_owned());
         }
-        disagreement(self.nodes.values().filter_map(|n| n.member.as_ref()))
+        disagreement(&self.nodes.values().filter_map(|n| n.member.as_ref()))
     }
 }

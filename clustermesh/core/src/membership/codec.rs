@@ -4,6 +4,7 @@
 
 mod durable;
 mod envelope;
+mod join;
 mod record;
 
 use prost::Message as _;

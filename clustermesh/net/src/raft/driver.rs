@@ -137,6 +137,10 @@ impl Driver {
         for message in output.messages {
             self.sink.send(message);
         }
+        if !output.applied.is_empty() {
+            // Who asked finds the change in the view once it is answered.
+            self.publish();
+        }
         for applied in output.applied {
             if let Some(waiting) = self.open.remove(&applied.proposal.id) {
                 let _ = waiting.reply.send(Ok(applied));

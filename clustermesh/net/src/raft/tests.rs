@@ -5,11 +5,15 @@ use std::{
 };
 
 use tombolo_mesh_core::membership::{
-    Admission, ClusterRecord, ClusterState, Durable, Role, TokenId, TokenRecord, TokenStatus,
+    ClusterRecord, ClusterState, Durable, JoinRequest, Role, TokenId, TokenRecord, TokenStatus,
 };
+use tombolo_mesh_core::token::{Secret, Token};
 
 use super::*;
-use crate::storage::FileStore;
+use crate::{
+    join::{self, JoinError},
+    storage::FileStore,
+};
 
 const MESH: MeshId = MeshId(5);
 const LIMIT: Duration = Duration::from_secs(10);
@@ -67,19 +71,43 @@ async fn until(member: &Membership, what: impl Fn(&MeshView) -> bool) {
     assert!(result.is_ok(), "not reached: {:?}", member.watch().borrow());
 }
 
+fn token(n: u16) -> Token {
+    Token {
+        mesh: MESH,
+        id: TokenId(n.into()),
+        secret: Secret::new([1; 32]),
+        endpoints: vec![],
+        ca_pin: [0; 32],
+        issuer: "c1".parse().unwrap(),
+        expires: u64::MAX,
+    }
+}
+
+/// Asks `via` over a stream to let cluster `n` in.
+async fn ask(via: &Membership, n: u16, dry_run: bool) -> Result<Option<(MemberId, MeshState)>, JoinError> {
+    let (mut here, mut there) = tokio::io::duplex(256);
+    let request = JoinRequest::new(&token(n), record(n), dry_run);
+    let (answer, served) = tokio::join!(join::request(&mut here, &request), join::serve(&mut there, via));
+    served.unwrap();
+    answer
+}
+
 /// Lets cluster `n` in through `via` and starts its member.
 async fn join(network: &Network, dir: &Path, via: &Membership, n: u16) -> (Membership, JoinHandle<Stopped>) {
-    let token = TokenRecord {
-        id: TokenId(n.into()),
-        secret_hash: [1; 32],
-        expires: u64::MAX,
+    assert!(
+        matches!(ask(via, n, true).await, Err(JoinError::Refused(why)) if why.contains("is not known to this mesh"))
+    );
+    let record = TokenRecord {
+        id: token(n).id,
+        secret_hash: token(n).secret.hash(),
+        expires: token(n).expires,
         creator: id(1),
         status: TokenStatus::Open,
     };
-    via.propose(Command::CreateToken(token), LIMIT).await.unwrap();
-    let admission = Admission { mesh: MESH, token: TokenId(n.into()), secret_hash: [1; 32] };
-    via.propose(Command::AddCluster { record: record(n), admission }, LIMIT).await.unwrap();
-    let member = via.watch().borrow().state.clusters[&id(n)].member();
+    via.propose(Command::CreateToken(record), LIMIT).await.unwrap();
+    assert!(ask(via, n, true).await.unwrap().is_none());
+    let (member, state) = ask(via, n, false).await.unwrap().unwrap();
+    assert_eq!(state.clusters[&id(n)].member(), member);
     let storage = MemberStorage::create(store(dir, n), Durable::empty(member)).await.unwrap();
     start(network, n, storage)
 }

@@ -31,7 +31,7 @@ pub(super) struct StateMessage {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ClusterMessage {
+pub(super) struct ClusterMessage {
     #[prost(uint32, tag = "1")]
     id: u32,
     #[prost(string, tag = "2")]
@@ -132,7 +132,7 @@ struct RenewMemberMessage {
     incarnation: u32,
 }
 
-fn mesh_id(bytes: &[u8]) -> Result<MeshId, DecodeError> {
+pub(super) fn mesh_id(bytes: &[u8]) -> Result<MeshId, DecodeError> {
     Ok(MeshId(u128::from_be_bytes(bytes.try_into().map_err(|_| missing("mesh"))?)))
 }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use tombolo_model::{ClusterName, Prefix};
 
 use super::*;
-use crate::membership::{Durable, MemberId, ProposalId};
+use crate::membership::{Durable, JoinAnswer, JoinRequest, MemberId, ProposalId};
 
 fn id(id: u16) -> ClusterId {
     id.try_into().unwrap()
@@ -163,5 +163,7 @@ proptest! {
         let _ = MeshState::decode(&bytes);
         let _ = Proposal::decode(&bytes);
         let _ = Durable::decode(&bytes);
+        let _ = JoinRequest::decode(&bytes);
+        let _ = JoinAnswer::decode(&bytes);
     }
 }
