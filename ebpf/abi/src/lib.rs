@@ -1,1 +1,47 @@
 //! Layout of BPF map keys and values, drop reasons and events, shared by kernel and user space.
+//!
+//! Conventions: addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2);
+//! ports stand in network order inside keys and values and are plain `u16` at every constructor and getter; all
+//! other numbers are native. No type has padding, so that the bytes of equal values are equal and a value can be
+//! written and read as bytes ([`bytemuck::Pod`]). What is added to a value goes into its reserved bytes or changes
+//! its size, and the loader then replaces the pinned map.
+#![cfg_attr(not(test), no_std)]
+
+#[macro_use]
+mod flags;
+mod address;
+mod config;
+mod drops;
+mod endpoint;
+mod flow;
+pub mod map;
+mod metrics;
+mod policy;
+mod service;
+mod socket;
+
+pub use address::{Address, AddressFlags, AddressKey, AddressValue, PrefixKey, identity, v4_mapped};
+pub use config::{Config, ConfigBuilder, ConfigFlags};
+pub use drops::{DropCount, DropEvent, DropEventFacts, DropReason, UnknownDropReason};
+pub use endpoint::{EndpointFlags, EndpointValue, Mac};
+pub use flow::{FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Scope, SnatValue};
+pub use metrics::{Counter, Hook, Metric};
+pub use policy::{ANY_PEER, Bitmap, Direction, PolicyKey, PolicyValue};
+pub use service::{
+    BackendFlags, BackendKey, BackendValue, ServiceFlags, ServiceKey, ServiceValue, SlotKey, SlotValue,
+};
+pub use socket::{OriginKey, OriginValue};
+
+/// IANA protocol numbers that the datapath knows.
+pub mod protocol {
+    /// RFC 792.
+    pub const ICMP: u8 = 1;
+    /// RFC 9293.
+    pub const TCP: u8 = 6;
+    /// RFC 768.
+    pub const UDP: u8 = 17;
+    /// RFC 4443.
+    pub const ICMPV6: u8 = 58;
+    /// RFC 9260.
+    pub const SCTP: u8 = 132;
+}

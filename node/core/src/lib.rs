@@ -1,1 +1,8 @@
-//! Pure logic of the node agent: IPAM, policy, services, routes, reconciling.
+//! Pure logic of the node agent: IPAM, policy, services, routes, desired state and reconciling.
+//!
+//! Nothing here does I/O: records and local endpoints go in, desired tables come out ([`state`]), and
+//! [`reconcile`] says which writes bring a target to them. Time is an argument.
+
+pub mod endpoints;
+pub mod ipam;
+pub mod reconcile;
