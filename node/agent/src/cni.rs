@@ -1,0 +1,34 @@
+//! The agent's side of CNI: it makes, keeps and removes the endpoints of this node.
+
+mod failure;
+mod gc;
+mod manager;
+mod server;
+
+use async_trait::async_trait;
+pub use manager::{Manager, ManagerConfig};
+pub use server::{ServerError, serve};
+use tombolo_cni::protocol::Pod;
+use tombolo_model::EndpointRecord;
+use tombolo_node_core::endpoints::LocalEndpoint;
+
+/// Where the records of this node's pods come from.
+#[async_trait]
+pub trait RecordSource: Send + Sync {
+    /// The record of a pod, as soon as there is one; none when it does not come within a bounded time.
+    async fn endpoint(&self, pod: &Pod) -> Option<EndpointRecord>;
+
+    /// Why ADD cannot be served now, in one sentence; none when it can.
+    fn unavailable(&self) -> Option<String>;
+}
+
+/// Who carries the packets of an endpoint.
+#[async_trait]
+pub trait Datapath: Send + Sync {
+    /// Connects an endpoint: when this returns, its policy is enforced and its packets flow. Called again for
+    /// each endpoint that the agent finds at its start.
+    async fn connect(&self, endpoint: &LocalEndpoint) -> anyhow::Result<()>;
+
+    /// Forgets an endpoint, whose devices are gone already.
+    async fn disconnect(&self, endpoint: &LocalEndpoint);
+}
