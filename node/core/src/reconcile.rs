@@ -151,8 +151,8 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Reconciler<K, V> {
         self.failures.retain(|key, _| dirty.contains(key));
     }
 
-    /// Writes everything due to `target`: updates first, then deletes. The number of failed writes; the rest of
-    /// the table is written in spite of them.
+    /// Writes everything due to `target`: updates first, then, with `prune`, deletes. The number of keys whose last
+    /// write failed; the rest of the table is written in spite of them.
     pub fn run<T: Target<K, V>>(
         &mut self,
         target: &mut T,
@@ -160,17 +160,29 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Reconciler<K, V> {
         now: Duration,
         prune: bool,
     ) -> usize {
-        let Plan { updates, deletes } = self.plan(desired, now, prune);
-        for (key, value) in updates {
+        self.run_updates(target, desired, now);
+        if prune {
+            self.run_deletes(target, desired, now);
+        }
+        self.failures.len()
+    }
+
+    /// Writes the updates due, for tables whose updates and deletes are ordered with those of other tables.
+    pub fn run_updates<T: Target<K, V>>(&mut self, target: &mut T, desired: &BTreeMap<K, V>, now: Duration) {
+        for (key, value) in self.plan(desired, now, false).updates {
             let outcome = target.update(&key, &value);
             self.record(key, Some(value), outcome, now);
         }
-        for key in deletes {
+        self.settle(desired);
+    }
+
+    /// Does the deletes due; see [`Reconciler::run_updates`].
+    pub fn run_deletes<T: Target<K, V>>(&mut self, target: &mut T, desired: &BTreeMap<K, V>, now: Duration) {
+        for key in self.plan(desired, now, true).deletes {
             let outcome = target.delete(&key);
             self.record(key, None, outcome, now);
         }
         self.settle(desired);
-        self.failures.len()
     }
 
     /// What was applied, as far as is known.

@@ -10,6 +10,13 @@ pub struct PortPrefix {
 }
 
 impl PortPrefix {
+    /// The prefix of `len` bits (0..=16) around this one.
+    #[must_use]
+    pub fn shortened(self, len: u8) -> Self {
+        let mask = u16::MAX.checked_shl(16 - u32::from(len.min(16))).unwrap_or(0);
+        Self { len, port: self.port & mask }
+    }
+
     /// Whether every port of `other` is in this prefix too.
     pub fn covers(self, other: Self) -> bool {
         self.len <= other.len && (other.port ^ self.port).checked_shr(16 - u32::from(self.len)).unwrap_or(0) == 0
