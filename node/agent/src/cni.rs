@@ -6,21 +6,9 @@ mod manager;
 mod server;
 
 use async_trait::async_trait;
-pub use manager::{Manager, ManagerConfig};
+pub use manager::{Manager, ManagerConfig, ManagerError};
 pub use server::{ServerError, serve};
-use tombolo_cni::protocol::Pod;
-use tombolo_model::EndpointRecord;
 use tombolo_node_core::endpoints::LocalEndpoint;
-
-/// Where the records of this node's pods come from.
-#[async_trait]
-pub trait RecordSource: Send + Sync {
-    /// The record of a pod, as soon as there is one; none when it does not come within a bounded time.
-    async fn endpoint(&self, pod: &Pod) -> Option<EndpointRecord>;
-
-    /// Why ADD cannot be served now, in one sentence; none when it can.
-    fn unavailable(&self) -> Option<String>;
-}
 
 /// Who carries the packets of an endpoint.
 #[async_trait]

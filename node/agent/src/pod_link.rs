@@ -170,6 +170,7 @@ async fn configure(
         let name = inner.name.clone();
         netns.run(move || sysctl::disable_ipv6(&name).map_err(std::io::Error::other)).await?;
     }
+    inside.set_up(inner.index, spec.mtu).await?;
     for &address in &spec.addresses {
         configure_pod(inside, &inner, outer.mac, address, spec.route_mtu).await?;
         configure_host(host, &outer, inner.mac, address, &spec.host_addresses).await?;

@@ -8,9 +8,10 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use tokio::time::timeout;
 use tombolo_cni::{
     Failure,
     failure::code,
@@ -23,8 +24,9 @@ use tombolo_node_core::{
     ipam::{self, Ipam, PrefixError},
 };
 
-use super::{Datapath, RecordSource, failure::IntoFailure};
+use super::{Datapath, failure::IntoFailure};
 use crate::{
+    intent::Intent,
     mac,
     netlink::Netlink,
     netns::Netns,
@@ -47,32 +49,28 @@ pub struct ManagerConfig {
     pub mtu: u32,
     /// MTU of pods' default routes, bytes.
     pub route_mtu: u32,
+    /// How long ADD waits for the record of its pod.
+    pub identity_wait: Duration,
 }
 
 /// Makes, keeps and removes endpoints.
 pub struct Manager {
     pub(super) config: ManagerConfig,
     pub(super) host: Netlink,
-    source: Arc<dyn RecordSource>,
+    intent: Arc<Intent>,
     datapath: Arc<dyn Datapath>,
     store: Store,
     started: Instant,
-    state: Mutex<State>,
+    ipam: Mutex<Ipam>,
+    /// Saves must not overtake each other.
+    saving: Mutex<()>,
     /// Calls for one attachment come one after the other.
     calls: Mutex<BTreeMap<AttachmentId, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-struct State {
-    endpoints: Endpoints,
-    ipam: Ipam,
 }
 
 /// Why the manager cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ManagerError {
-    /// The state.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// The node's pod prefixes.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
@@ -82,32 +80,39 @@ pub enum ManagerError {
 }
 
 impl Manager {
-    /// With the endpoints that were kept. Call [`Manager::adopt`] next.
+    /// With the endpoints of `intent`, as they were kept. Call [`Manager::adopt`] next.
     pub fn new(
         config: ManagerConfig,
         host: Netlink,
-        source: Arc<dyn RecordSource>,
+        intent: Arc<Intent>,
         datapath: Arc<dyn Datapath>,
     ) -> Result<Self, ManagerError> {
         let store = Store::new(&config.state_dir);
-        let endpoints = store.load()?;
         let mut ipam = Ipam::new(&config.prefixes, ipam::DEFAULT_REST)?;
-        for endpoint in endpoints.iter() {
+        for endpoint in intent.read(|state| state.endpoints().clone()).iter() {
             ipam.restore(&endpoint.wiring.attachment, &endpoint.wiring.addresses)?;
         }
-        let state = Mutex::new(State { endpoints, ipam });
-        let calls = Mutex::default();
-        Ok(Self { config, host, source, datapath, store, started: Instant::now(), state, calls })
+        Ok(Self {
+            config,
+            host,
+            intent,
+            datapath,
+            store,
+            started: Instant::now(),
+            ipam: Mutex::new(ipam),
+            saving: Mutex::default(),
+            calls: Mutex::default(),
+        })
     }
 
     /// A copy of the endpoints as they are now.
     pub fn endpoints(&self) -> Endpoints {
-        self.state().endpoints.clone()
+        self.intent.read(|state| state.endpoints().clone())
     }
 
     /// Assignable addresses of each of the node's prefixes, and how many are taken.
     pub fn address_usage(&self) -> Vec<(Prefix, u32, u32)> {
-        self.state().ipam.usage().collect()
+        self.ipam().usage().collect()
     }
 
     /// Answers one request of the plugin. Nothing in it is trusted.
@@ -132,26 +137,26 @@ impl Manager {
         let call = self.call(&id);
         let _running = call.lock().await;
         self.refuse_or_forget(&id, &namespace).await?;
-        let record = self.source.endpoint(pod).await.ok_or_else(|| {
+        let record = timeout(self.config.identity_wait, self.intent.pod(pod)).await.map_err(|_| {
             let Pod { namespace, name, .. } = pod;
-            let why = self.source.unavailable().unwrap_or_else(|| "is the pod deleted already?".into());
+            let why = self.intent.unavailable().unwrap_or("is the pod deleted already?");
             Failure::new(
                 code::TRY_AGAIN_LATER,
                 format!("the identity of pod {namespace}/{name} is not known yet: {why}"),
             )
         })?;
-        let addresses = self.state().ipam.allocate(&id, self.started.elapsed()).map_err(|e| e.failure())?;
+        let addresses = self.ipam().allocate(&id, self.started.elapsed()).map_err(|e| e.failure())?;
         let pod = PodRef { namespace: record.namespace, name: record.name, uid: record.uid };
         let made = self.wire(&id, &namespace, netns, pod, addresses, record.identity).await;
         if made.is_err() {
-            self.state().ipam.release(&id, self.started.elapsed());
+            self.ipam().release(&id, self.started.elapsed());
         }
         made
     }
 
     /// An endpoint of this attachment exists: its interface too, which is an error, or not, which is a leftover.
     async fn refuse_or_forget(&self, id: &AttachmentId, namespace: &Netns) -> Result<(), Failure> {
-        let Some(endpoint) = self.state().endpoints.by_attachment(id).cloned() else { return Ok(()) };
+        let Some(endpoint) = self.endpoint(id) else { return Ok(()) };
         let inside = namespace.netlink().await.map_err(|e| e.failure())?;
         if inside.link(&id.interface).await.map_err(|e| e.failure())?.is_some() {
             return Err(Failure::new(
@@ -187,9 +192,8 @@ impl Manager {
             addresses: addresses.clone(),
             identity,
         };
-        let inserted = self.state().endpoints.insert(wiring).cloned();
-        let connected = match &inserted {
-            Ok(endpoint) => self.connect_and_save(endpoint).await,
+        let connected = match self.intent.write(|state| state.add_endpoint(wiring)) {
+            Ok(_) => self.connect_and_save(id).await,
             Err(e) => Err(Failure::new(code::IO, e.to_string())),
         };
         if let Err(failure) = connected {
@@ -211,10 +215,13 @@ impl Manager {
         })
     }
 
-    async fn connect_and_save(&self, endpoint: &LocalEndpoint) -> Result<(), Failure> {
+    async fn connect_and_save(&self, id: &AttachmentId) -> Result<(), Failure> {
+        let endpoint = self
+            .endpoint(id)
+            .ok_or_else(|| Failure::new(code::IO, format!("endpoint {id} was removed while it was made")))?;
         let connected = self
             .datapath
-            .connect(endpoint)
+            .connect(&endpoint)
             .await
             .map_err(|e| Failure::new(code::KERNEL, format!("the datapath refused the pod: {e:#}")));
         let saved = match connected {
@@ -222,8 +229,8 @@ impl Manager {
             Err(failure) => Err(failure),
         };
         if saved.is_err() {
-            self.state().endpoints.remove(&endpoint.wiring.attachment);
-            self.datapath.disconnect(endpoint).await;
+            self.intent.write(|state| state.remove_endpoint(id));
+            self.datapath.disconnect(&endpoint).await;
         }
         saved
     }
@@ -234,7 +241,7 @@ impl Manager {
         let call = self.call(&id);
         let result = {
             let _running = call.lock().await;
-            let endpoint = self.state().endpoints.by_attachment(&id).cloned();
+            let endpoint = self.endpoint(&id);
             match endpoint {
                 Some(endpoint) => self.forget(&endpoint).await,
                 None => pod_link::remove(&self.host, &pod_link::host_interface(&id))
@@ -250,12 +257,9 @@ impl Manager {
     pub(super) async fn forget(&self, endpoint: &LocalEndpoint) -> Result<(), Failure> {
         let wiring = &endpoint.wiring;
         pod_link::remove(&self.host, &wiring.host_interface).await.map_err(|e| e.failure())?;
+        self.intent.write(|state| state.remove_endpoint(&wiring.attachment));
         self.datapath.disconnect(endpoint).await;
-        {
-            let mut state = self.state();
-            state.endpoints.remove(&wiring.attachment);
-            state.ipam.release(&wiring.attachment, self.started.elapsed());
-        }
+        self.ipam().release(&wiring.attachment, self.started.elapsed());
         self.save().map_err(|e| e.failure())
     }
 
@@ -266,7 +270,7 @@ impl Manager {
         addresses: &[IpAddr],
     ) -> Result<(), Failure> {
         let id = attachment_id(attachment)?;
-        let endpoint = self.state().endpoints.by_attachment(&id).cloned().ok_or_else(|| {
+        let endpoint = self.endpoint(&id).ok_or_else(|| {
             Failure::new(
                 code::UNKNOWN_CONTAINER,
                 format!("interface {} of container {} was not made by tombolo", id.interface, id.container),
@@ -285,7 +289,7 @@ impl Manager {
     }
 
     fn status(&self) -> Result<(), Failure> {
-        match self.source.unavailable() {
+        match self.intent.unavailable() {
             Some(why) => Err(Failure::new(code::NOT_AVAILABLE, why)),
             None => Ok(()),
         }
@@ -307,10 +311,14 @@ impl Manager {
         }
     }
 
-    /// Holds the lock while it writes: saves are few, and must not overtake each other.
-    fn save(&self) -> Result<(), StoreError> {
-        let state = self.state();
-        self.store.save(&state.endpoints)
+    /// Writes the endpoints, as they are now, to disk. Also for changes that came with records.
+    pub fn save(&self) -> Result<(), StoreError> {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.save(&self.endpoints())
+    }
+
+    fn endpoint(&self, id: &AttachmentId) -> Option<LocalEndpoint> {
+        self.intent.read(|state| state.endpoints().by_attachment(id).cloned())
     }
 
     fn call(&self, id: &AttachmentId) -> Arc<tokio::sync::Mutex<()>> {
@@ -318,8 +326,8 @@ impl Manager {
         Arc::clone(calls.entry(id.clone()).or_default())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ipam(&self) -> MutexGuard<'_, Ipam> {
+        self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -45,13 +45,13 @@ pub struct VethSpec<'a> {
 }
 
 impl Netlink {
-    /// Makes a veth pair, both ends up, in one step of the kernel: it is there as a whole or not at all.
+    /// Makes a veth pair in one step of the kernel: it is there as a whole or not at all. The end here is up; the
+    /// kernel refuses that for the other one until both exist.
     pub async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<(), NetlinkError> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(spec.peer)
             .mtu(spec.mtu)
             .setns_by_fd(spec.netns.as_raw_fd())
-            .up()
             .build();
         let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(spec.name)

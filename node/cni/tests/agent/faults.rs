@@ -50,7 +50,7 @@ fn an_interface_that_exists_is_left_alone() {
     on_a_node(|mut node| async move {
         node.start().await;
         let pod = node.pod("web");
-        pod.run(|| ip(&["link", "add", "eth0", "type", "dummy"]));
+        pod.run(|| ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth9"]));
         let before = pod.run(|| ip(&["link"]));
         let (found, msg) = error(&node.call("ADD", &pod, &node.config()).await);
         assert_eq!(found, u64::from(code::INTERFACE_EXISTS), "{msg}");
@@ -128,7 +128,7 @@ fn a_restarted_agent_adopts_its_pods() {
         config["prevResult"] = result;
         assert!(node.call("CHECK", &a, &config).await.status.success());
         let fresh = node.pod("new");
-        assert_eq!(node.add(&fresh).await["ips"][0]["address"], "10.99.0.3/32");
+        assert_eq!(node.add(&fresh).await["ips"][0]["address"], "10.99.0.4/32", "the released one rests");
     });
 }
 

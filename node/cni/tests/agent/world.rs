@@ -3,7 +3,6 @@
 //! The namespaces belong to threads and have no names, so they vanish with the test, whatever way it ends.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     io,
     path::{Path, PathBuf},
@@ -20,13 +19,18 @@ use nix::{
 };
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
-use tombolo_cni::protocol::Pod;
-use tombolo_model::{ClusterId, EndpointRecord, Identity};
+use tombolo_model::{ClusterId, EndpointRecord, Identity, Record};
 use tombolo_node::{
-    cni::{self, Datapath, Manager, ManagerConfig, RecordSource},
+    cni::{self, Datapath, Manager, ManagerConfig},
+    intent::Intent,
     netlink::Netlink,
+    store::Store,
 };
-use tombolo_node_core::endpoints::LocalEndpoint;
+use tombolo_node_core::{
+    endpoints::{Endpoints, LocalEndpoint},
+    policy::SelectorBits,
+    state::{Change, OwnNode, State},
+};
 
 /// The node's own address.
 pub const NODE: &str = "192.0.2.1";
@@ -52,36 +56,6 @@ pub fn ip(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The records that a cluster would send: a pod named in them exists.
-#[derive(Default)]
-pub struct Records(Mutex<BTreeMap<(String, String), EndpointRecord>>);
-
-impl Records {
-    fn insert(&self, namespace: &str, name: &str) {
-        let record = EndpointRecord {
-            cluster: ClusterId::try_from(1).unwrap(),
-            namespace: namespace.into(),
-            name: name.into(),
-            uid: format!("uid-{name}"),
-            node: "node".into(),
-            addresses: Vec::new(),
-            identity: Identity::INIT,
-        };
-        self.0.lock().unwrap().insert((namespace.into(), name.into()), record);
-    }
-}
-
-#[async_trait]
-impl RecordSource for Records {
-    async fn endpoint(&self, pod: &Pod) -> Option<EndpointRecord> {
-        self.0.lock().unwrap().get(&(pod.namespace.clone(), pod.name.clone())).cloned()
-    }
-
-    fn unavailable(&self) -> Option<String> {
-        None
-    }
-}
-
 /// Packets go by the kernel's routes alone. `refuse` makes the last step of ADD fail.
 #[derive(Default)]
 pub struct KernelRoutes {
@@ -98,9 +72,30 @@ impl Datapath for KernelRoutes {
     async fn disconnect(&self, _: &LocalEndpoint) {}
 }
 
+/// What the agent knows: these endpoints, and what the cluster tells it.
+fn intent(endpoints: Endpoints) -> Arc<Intent> {
+    let own =
+        OwnNode { cluster: ClusterId::try_from(1).unwrap(), name: "node".into(), addresses: Vec::new() };
+    Arc::new(Intent::new(State::new(own, endpoints, SelectorBits::default())))
+}
+
+/// What the cluster tells about a pod in namespace `default`.
+fn record(name: &str) -> Record {
+    Record::Endpoint(EndpointRecord {
+        cluster: ClusterId::try_from(1).unwrap(),
+        namespace: "default".into(),
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        node: "node".into(),
+        addresses: Vec::new(),
+        identity: Identity::INIT,
+    })
+}
+
 pub struct World {
     pub dir: tempfile::TempDir,
-    pub records: Arc<Records>,
+    pods: Mutex<Vec<String>>,
+    intent: Arc<Intent>,
     pub datapath: Arc<KernelRoutes>,
     pub prefix: &'static str,
     server: Option<JoinHandle<()>>,
@@ -109,7 +104,14 @@ pub struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, records: Arc::default(), datapath: Arc::default(), prefix: "10.99.0.0/24", server: None }
+        Self {
+            dir,
+            pods: Mutex::default(),
+            intent: intent(Endpoints::default()),
+            datapath: Arc::default(),
+            prefix: "10.99.0.0/24",
+            server: None,
+        }
     }
 
     /// Starts an agent, or the next one on the same state.
@@ -121,9 +123,16 @@ impl World {
             host_addresses: vec![NODE.parse().unwrap()],
             mtu: 1500,
             route_mtu: 1420,
+            identity_wait: Duration::from_millis(200),
         };
-        let (records, datapath) = (Arc::clone(&self.records), Arc::clone(&self.datapath));
-        let manager = Manager::new(config, Netlink::new().unwrap(), records, datapath).unwrap();
+        self.intent = intent(Store::new(&config.state_dir).load().unwrap());
+        self.intent.write(|state| {
+            state.begin_sync();
+            self.pods.lock().unwrap().iter().for_each(|pod| state.apply(Change::Upsert(record(pod))));
+            state.complete_sync();
+        });
+        let (intent, datapath) = (Arc::clone(&self.intent), Arc::clone(&self.datapath));
+        let manager = Manager::new(config, Netlink::new().unwrap(), intent, datapath).unwrap();
         manager.adopt().await.unwrap();
         let manager = Arc::new(manager);
         let (served, socket) = (Arc::clone(&manager), self.socket());
@@ -155,7 +164,8 @@ impl World {
 
     /// A pod that the cluster knows, with a namespace for it.
     pub fn pod(&self, name: &str) -> PodNetns {
-        self.records.insert("default", name);
+        self.pods.lock().unwrap().push(name.into());
+        self.intent.write(|state| state.apply(Change::Upsert(record(name))));
         PodNetns::new(name)
     }
 
