@@ -140,7 +140,8 @@ pub fn pod_claim(own: ClusterId, pod: &EndpointRecord) -> Claim {
 
 /// The table `PREFIX`: pod prefixes, for addresses whose pod is not known (yet).
 pub fn prefixes(sites: &[Site<'_>]) -> BTreeMap<PrefixKey, AddressValue> {
-    let prefixes = sites.iter().flat_map(|site| site.pod_prefixes.iter().map(|prefix| (prefix, site.foreign)));
+    let prefixes =
+        sites.iter().flat_map(|site| site.pod_prefixes.iter().map(|prefix| (prefix, site.foreign)));
     prefixes
         .map(|(prefix, foreign)| {
             let key = PrefixKey::new(prefix.address().octets(), prefix.bits());

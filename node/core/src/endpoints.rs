@@ -107,7 +107,9 @@ pub enum EndpointError {
     #[error("no endpoint number is left")]
     NoNumber,
     /// A stored state holds a number twice, or number 0.
-    #[error("endpoint number {0} is 0 or used twice: the stored state is damaged; remove it and restart the pods")]
+    #[error(
+        "endpoint number {0} is 0 or used twice: the stored state is damaged; remove it and restart the pods"
+    )]
     BadNumber(u32),
 }
 

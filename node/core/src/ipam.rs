@@ -62,7 +62,9 @@ pub enum AllocateError {
         resting: u32,
     },
     /// The address belongs to no prefix of this node, or is one of those that are never handed out.
-    #[error("address {0} cannot be given: it is not among the assignable addresses of this node's pod prefixes")]
+    #[error(
+        "address {0} cannot be given: it is not among the assignable addresses of this node's pod prefixes"
+    )]
     Outside(Address),
     /// The address has another owner.
     #[error("address {0} is in use by {1}: choose another one")]
@@ -93,8 +95,10 @@ impl Ipam {
                 return Err(PrefixError::Overlap(a, b));
             }
         }
-        let pools =
-            prefixes.iter().map(|&p| Pool::new(p).ok_or(PrefixError::TooSmall(p))).collect::<Result<_, _>>()?;
+        let pools = prefixes
+            .iter()
+            .map(|&p| Pool::new(p).ok_or(PrefixError::TooSmall(p)))
+            .collect::<Result<_, _>>()?;
         Ok(Self { pools, owners: BTreeMap::new(), in_use: BTreeMap::new(), resting: VecDeque::new(), rest })
     }
 

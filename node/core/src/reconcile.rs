@@ -135,7 +135,8 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Reconciler<K, V> {
                 };
             }
             Err(error) => {
-                let attempts = self.failures.get(&key).map_or(0, |failure| failure.attempts).saturating_add(1);
+                let attempts =
+                    self.failures.get(&key).map_or(0, |failure| failure.attempts).saturating_add(1);
                 let wait = FIRST_RETRY.saturating_mul(1 << (attempts - 1).min(16)).min(LAST_RETRY);
                 let retry_at = now.saturating_add(wait);
                 self.failures.insert(key, Failure { error: error.to_string(), attempts, retry_at });

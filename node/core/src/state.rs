@@ -4,22 +4,28 @@
 //! follows from the absence of something (a pod is open because no policy selects it) is not, before the first full
 //! sync: until then the policy tables are empty, nothing may be pruned, and what the maps hold from before stays in
 //! force.
+//!
+//! A shell applies changes, calls [`State::refresh`], and hands the changed keys of each table to a
+//! [`Reconciler`](crate::reconcile::Reconciler). It writes the updates of all tables in the order of
+//! [`TableId::ALL`], then, if [`State::may_prune`], the deletes in the reverse order. When the reconcilers of
+//! `IDENTITY` and `POLICY` have settled, it calls [`State::settle_policies`] and begins again.
 
+mod changes;
 mod records;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tombolo_abi::{AddressKey, AddressValue, Bitmap, EndpointValue, PolicyKey, PolicyValue, PrefixKey};
-use tombolo_abi::{BackendKey, BackendValue, ServiceKey, ServiceValue, SlotKey, SlotValue};
-use tombolo_model::{
-    Address, ClusterId, EndpointRecord, Identity, IdentityRecord, NodeRecord, Policy, Prefix, Record, RecordKey,
-    ServiceRecord,
+use tombolo_abi::{
+    AddressValue, BackendKey, BackendValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue,
 };
+use tombolo_model::{Address, ClusterId, EndpointRecord, NodeRecord, Prefix, Record, RecordKey};
 
 pub use records::Records;
+pub use tables::TableId;
 
 use crate::{
-    addresses::{Addresses, Claimant, host_claim, local_claim, node_claim, pod_claim, prefixes},
+    addresses::{Addresses, Claimant, host_claim, local_claim, prefixes},
     endpoints::{AttachmentId, EndpointError, Endpoints, LocalEndpoint, PodRef, Wiring},
     policy::{PolicyTables, SelectorBits},
     problem::Problem,
@@ -50,48 +56,6 @@ pub struct OwnNode {
     pub addresses: Vec<Address>,
 }
 
-/// The tables, in the order in which updates are written: what is pointed to before what points to it. Deletes go in
-/// the reverse order, after all updates.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum TableId {
-    /// WireGuard peers.
-    Peer,
-    /// Kernel routes.
-    Route,
-    /// `IDENTITY`.
-    Identity,
-    /// `PREFIX`.
-    Prefix,
-    /// `ADDRESS`.
-    Address,
-    /// `POLICY`.
-    Policy,
-    /// `ENDPOINT`.
-    Endpoint,
-    /// `BACKEND`.
-    Backend,
-    /// `BACKEND_SLOT`.
-    Slot,
-    /// `SERVICE`.
-    Service,
-}
-
-impl TableId {
-    /// All tables in order.
-    pub const ALL: [Self; 10] = [
-        Self::Peer,
-        Self::Route,
-        Self::Identity,
-        Self::Prefix,
-        Self::Address,
-        Self::Policy,
-        Self::Endpoint,
-        Self::Backend,
-        Self::Slot,
-        Self::Service,
-    ];
-}
-
 /// Everything a node knows, and the tables that follow from it.
 #[derive(Debug)]
 pub struct State {
@@ -106,6 +70,7 @@ pub struct State {
     peers: Table<PublicKey, TunnelPeer>,
     node_problems: BTreeSet<Problem>,
     synced: bool,
+    prunable: bool,
     nodes_stale: bool,
     policies_stale: bool,
 }
@@ -130,6 +95,7 @@ impl State {
             peers: Table::default(),
             node_problems: BTreeSet::new(),
             synced: false,
+            prunable: false,
             nodes_stale: false,
             policies_stale: false,
         }
@@ -158,7 +124,8 @@ impl State {
         }
     }
 
-    /// The stream has told all records: those it did not tell are gone, and from now on tables may be pruned.
+    /// The stream has told all records: those it did not tell are gone, and from the next refresh on tables may be
+    /// pruned.
     pub fn complete_sync(&mut self) {
         for key in self.records.complete_sync() {
             self.delete(&key);
@@ -169,13 +136,16 @@ impl State {
         }
     }
 
-    /// Whether all records have been told once, so that what is not desired may be removed.
+    /// Whether all records have been told once and are in the tables, so that what is not desired may be removed.
     pub const fn may_prune(&self) -> bool {
-        self.synced
+        self.prunable
     }
 
-    /// Adds a local endpoint and returns its number.
-    pub fn add_endpoint(&mut self, wiring: Wiring) -> Result<u32, EndpointError> {
+    /// Adds a local endpoint and returns its number. It has the identity that the pod's record says, if there is one.
+    pub fn add_endpoint(&mut self, mut wiring: Wiring) -> Result<u32, EndpointError> {
+        if let Some(record) = self.pod(&wiring.pod).filter(|record| record.node == self.own.name) {
+            wiring.identity = record.identity;
+        }
         let endpoint = self.endpoints.insert(wiring)?;
         self.addresses.claim(local_claim(endpoint));
         self.policies_stale = true;
@@ -198,12 +168,16 @@ impl State {
         if self.synced && std::mem::take(&mut self.policies_stale) {
             self.policies.compute(&self.records.policies, &self.records.identities, &self.endpoints);
         }
+        self.prunable = self.synced;
         TableId::ALL.into_iter().filter(|table| self.is_changed(*table)).collect()
     }
 
     /// Notes that `IDENTITY` and `POLICY` have been written as desired, which lets selector bits get new meanings;
-    /// call [`State::refresh`] afterwards.
+    /// call [`State::refresh`] afterwards. Does nothing while either has changed keys that nobody took.
     pub fn settle_policies(&mut self) {
+        if self.policies.identity.is_changed() || self.policies.policy.is_changed() {
+            return;
+        }
         if self.policies.bits().is_unsettled() && self.policies.settle(&self.records.identities) {
             self.policies_stale = true;
         }
@@ -255,96 +229,6 @@ impl State {
         self.policies.problems.iter().chain(&self.node_problems)
     }
 
-    fn upsert_identity(&mut self, record: IdentityRecord) {
-        // Reserved identities have no labels, whatever anybody says.
-        if record.id.cluster().is_none() || self.records.identities.get(&record.id) == Some(&record.labels) {
-            return;
-        }
-        if self.synced && self.policies.set_identity(record.id, Some(&record.labels)) {
-            self.policies_stale = true;
-        }
-        self.policies_stale |= self.is_local_identity(record.id);
-        self.records.identities.insert(record.id, record.labels);
-    }
-
-    fn upsert_node(&mut self, record: NodeRecord) {
-        if record.cluster == self.own.cluster && record.name == self.own.name {
-            let mut own = self.own.addresses.clone();
-            own.extend(record.addresses.iter().filter(|address| !self.own.addresses.contains(address)));
-            self.addresses.claim(host_claim(own));
-        } else {
-            self.addresses.claim(node_claim(self.own.cluster, &record));
-        }
-        self.records.nodes.insert((record.cluster, record.name.clone()), record);
-        self.nodes_stale = true;
-    }
-
-    fn upsert_endpoint(&mut self, record: EndpointRecord) {
-        self.addresses.claim(pod_claim(self.own.cluster, &record));
-        if record.cluster == self.own.cluster && record.node == self.own.name {
-            self.relabel(&record);
-        }
-        let key = (record.cluster, record.namespace.clone(), record.name.clone());
-        self.records.endpoints.insert(key, record);
-    }
-
-    /// A local pod's labels may have changed, and with them its identity.
-    fn relabel(&mut self, record: &EndpointRecord) {
-        let Some(id) = self.endpoints.iter().find(|e| e.wiring.pod.is_of(record)).map(|e| e.id) else { return };
-        if self.endpoints.set_identity(id, record.identity)
-            && let Some(endpoint) = self.endpoints.get(id)
-        {
-            self.addresses.claim(local_claim(endpoint));
-            self.policies_stale = true;
-        }
-    }
-
-    fn upsert_service(&mut self, record: ServiceRecord) {
-        let name = (record.cluster, record.namespace.clone(), record.name.clone());
-        self.services.apply(self.own.cluster, &name, Some(&record));
-        self.records.services.insert(name, record);
-    }
-
-    fn upsert_policy(&mut self, record: Policy) {
-        self.policies_stale |= self.records.policies.get(&record.key) != Some(&record);
-        self.records.policies.insert(record.key.clone(), record);
-    }
-
-    fn delete(&mut self, key: &RecordKey) {
-        self.records.note_seen(key);
-        match key {
-            RecordKey::Identity(id) => {
-                if self.records.identities.remove(id).is_some() {
-                    self.policies.set_identity(*id, None);
-                    self.policies_stale |= self.is_local_identity(*id);
-                }
-            }
-            RecordKey::Node(cluster, name) => {
-                let is_own = *cluster == self.own.cluster && *name == self.own.name;
-                if is_own {
-                    self.addresses.claim(host_claim(self.own.addresses.clone()));
-                } else {
-                    self.addresses.withdraw(&Claimant::node(self.own.cluster, *cluster, name));
-                }
-                self.nodes_stale |= self.records.nodes.remove(&(*cluster, name.clone())).is_some();
-            }
-            RecordKey::Endpoint(cluster, namespace, name) => {
-                self.addresses.withdraw(&Claimant::pod(self.own.cluster, *cluster, namespace, name));
-                self.records.endpoints.remove(&(*cluster, namespace.clone(), name.clone()));
-            }
-            RecordKey::Service(cluster, namespace, name) => {
-                let name = (*cluster, namespace.clone(), name.clone());
-                self.services.apply(self.own.cluster, &name, None);
-                self.records.services.remove(&name);
-            }
-            RecordKey::Policy(key) => self.policies_stale |= self.records.policies.remove(key).is_some(),
-        }
-    }
-
-    fn is_local_identity(&self, id: Identity) -> bool {
-        self.endpoints.iter().any(|endpoint| endpoint.wiring.identity == id)
-    }
-
     fn compute_nodes(&mut self) {
         self.node_problems.clear();
         let problems = &mut self.node_problems;
@@ -353,72 +237,7 @@ impl State {
         self.routes.replace(routes(&self.own.name, &sites, problems));
         self.peers.replace(peers(&self.own.name, &sites, problems));
     }
-
-    fn is_changed(&self, table: TableId) -> bool {
-        match table {
-            TableId::Peer => self.peers.is_changed(),
-            TableId::Route => self.routes.is_changed(),
-            TableId::Identity => self.policies.identity.is_changed(),
-            TableId::Prefix => self.prefixes.is_changed(),
-            TableId::Address => self.addresses.table.is_changed(),
-            TableId::Policy => self.policies.policy.is_changed(),
-            TableId::Endpoint => self.policies.endpoint.is_changed(),
-            TableId::Backend => self.services.backend.is_changed(),
-            TableId::Slot => self.services.slot.is_changed(),
-            TableId::Service => self.services.service.is_changed(),
-        }
-    }
 }
 
-/// The tables. They are mutable for [`Table::take_changed`] only.
-impl State {
-    /// WireGuard peers by public key.
-    pub const fn peers(&mut self) -> &mut Table<PublicKey, TunnelPeer> {
-        &mut self.peers
-    }
-
-    /// Kernel routes by destination.
-    pub const fn routes(&mut self) -> &mut Table<Prefix, NextHop> {
-        &mut self.routes
-    }
-
-    /// `IDENTITY`.
-    pub const fn identity(&mut self) -> &mut Table<u32, Bitmap> {
-        &mut self.policies.identity
-    }
-
-    /// `PREFIX`.
-    pub const fn prefix(&mut self) -> &mut Table<PrefixKey, AddressValue> {
-        &mut self.prefixes
-    }
-
-    /// `ADDRESS`.
-    pub const fn address(&mut self) -> &mut Table<AddressKey, AddressValue> {
-        &mut self.addresses.table
-    }
-
-    /// `POLICY`.
-    pub const fn policy(&mut self) -> &mut Table<PolicyKey, PolicyValue> {
-        &mut self.policies.policy
-    }
-
-    /// `ENDPOINT`.
-    pub const fn endpoint(&mut self) -> &mut Table<AddressKey, EndpointValue> {
-        &mut self.policies.endpoint
-    }
-
-    /// `BACKEND`.
-    pub const fn backend(&mut self) -> &mut Table<BackendKey, BackendValue> {
-        &mut self.services.backend
-    }
-
-    /// `BACKEND_SLOT`.
-    pub const fn slot(&mut self) -> &mut Table<SlotKey, SlotValue> {
-        &mut self.services.slot
-    }
-
-    /// `SERVICE`.
-    pub const fn service(&mut self) -> &mut Table<ServiceKey, ServiceValue> {
-        &mut self.services.service
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn the_own_cluster_comes_first_and_keeps_its_addresses() {
-        let thief = node(1, "thief", &["10.2.1.0/25", "10.9.0.0/24"], &["192.0.2.1", "10.2.1.7", "192.0.2.9"]);
+        let thief =
+            node(1, "thief", &["10.2.1.0/25", "10.9.0.0/24"], &["192.0.2.1", "10.2.1.7", "192.0.2.9"]);
         let own = node(2, "own", &["10.2.1.0/24"], &["192.0.2.1"]);
         let mut problems = BTreeSet::new();
         let sites = sites(ClusterId::try_from(2).unwrap(), [&thief, &own], &mut problems);

@@ -57,7 +57,8 @@ impl Pool {
         if self.count == self.size() {
             return None;
         }
-        let offset = self.find_free(self.cursor, self.end).or_else(|| self.find_free(self.first, self.cursor))?;
+        let offset =
+            self.find_free(self.cursor, self.end).or_else(|| self.find_free(self.first, self.cursor))?;
         self.mark(offset, true);
         self.cursor = if offset + 1 == self.end { self.first } else { offset + 1 };
         Some(self.address(offset))

@@ -109,7 +109,11 @@ fn prefixes_are_checked() {
 #[test]
 fn large_prefixes_are_capped() {
     for prefix in ["10.0.0.0/8", "fd00::/64", "::/0"] {
-        assert_eq!(ipam(&[prefix]).usage().map(|(_, size, _)| size).collect::<Vec<_>>(), [65_534], "{prefix}");
+        assert_eq!(
+            ipam(&[prefix]).usage().map(|(_, size, _)| size).collect::<Vec<_>>(),
+            [65_534],
+            "{prefix}"
+        );
     }
     assert_eq!(ipam(&["10.0.0.0/16"]).usage().map(|(_, size, _)| size).collect::<Vec<_>>(), [65_533]);
 }

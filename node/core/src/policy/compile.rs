@@ -67,8 +67,7 @@ pub fn compile<'a>(
 ) -> Compiled {
     let mut compiled = Compiled::default();
     for policy in policies.into_iter().filter(|policy| policy.subject.matches(labels)) {
-        let directions =
-            [(&mut compiled.ingress, &policy.ingress), (&mut compiled.egress, &policy.egress)];
+        let directions = [(&mut compiled.ingress, &policy.ingress), (&mut compiled.egress, &policy.egress)];
         for (entries, rules) in directions {
             let Some(rules) = rules else { continue };
             let entries = entries.get_or_insert_default();
@@ -85,8 +84,7 @@ pub fn compile<'a>(
 
 /// The entries of `POLICY` for an endpoint.
 pub fn entries(endpoint: u32, compiled: &Compiled) -> impl Iterator<Item = (PolicyKey, PolicyValue)> {
-    let directions =
-        [(Direction::Ingress, &compiled.ingress), (Direction::Egress, &compiled.egress)];
+    let directions = [(Direction::Ingress, &compiled.ingress), (Direction::Egress, &compiled.egress)];
     directions.into_iter().flat_map(move |(direction, entries)| {
         entries.iter().flatten().map(move |(scope, allow)| {
             let key = match scope {
@@ -132,7 +130,12 @@ fn add_rule(
     }
 }
 
-fn peer_bits(policy: &Policy, peers: &Peers, bits: &SelectorBits, problems: &mut BTreeSet<Problem>) -> Bitmap {
+fn peer_bits(
+    policy: &Policy,
+    peers: &Peers,
+    bits: &SelectorBits,
+    problems: &mut BTreeSet<Problem>,
+) -> Bitmap {
     let Peers::Of(peers) = peers else { return Bitmap::ANY };
     let mut bitmap = Bitmap::EMPTY;
     for peer in peers {

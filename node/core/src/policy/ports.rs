@@ -19,7 +19,8 @@ impl PortPrefix {
 
     /// Whether every port of `other` is in this prefix too.
     pub fn covers(self, other: Self) -> bool {
-        self.len <= other.len && (other.port ^ self.port).checked_shr(16 - u32::from(self.len)).unwrap_or(0) == 0
+        self.len <= other.len
+            && (other.port ^ self.port).checked_shr(16 - u32::from(self.len)).unwrap_or(0) == 0
     }
 }
 

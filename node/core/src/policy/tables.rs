@@ -87,7 +87,8 @@ impl PolicyTables {
     /// Rewrites the identities that gained or lost one of the bits.
     fn refresh_identities(&mut self, bits: &BTreeSet<u16>, identities: &BTreeMap<Identity, Labels>) {
         for (id, labels) in identities {
-            let is_stale = |held: &Bitmap| bits.iter().any(|bit| held.contains(*bit) != self.bits.has(*bit, labels));
+            let is_stale =
+                |held: &Bitmap| bits.iter().any(|bit| held.contains(*bit) != self.bits.has(*bit, labels));
             if self.identity.entries().get(&id.get()).is_none_or(is_stale) {
                 self.identity.set(id.get(), Some(self.bits.bitmap(labels)));
             }

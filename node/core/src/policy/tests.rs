@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tombolo_abi::{Bitmap, Direction, PolicyKey, PolicyValue};
 use tombolo_model::{
-    ClusterId, Identity, Labels, Peer, Peers, Policy, PolicyKind, PortRule, Protocol, Requirement, Rule, Selector,
+    ClusterId, Identity, Labels, Peer, Peers, Policy, PolicyKind, PortRule, Protocol, Requirement, Rule,
+    Selector,
 };
 
 use super::*;
@@ -32,7 +33,8 @@ fn longest_match(
 }
 
 fn labels() -> impl Strategy<Value = Labels> {
-    let label = |key: &'static str| prop::option::of("[ab]").prop_map(move |v| v.map(|v| (key.to_owned(), v)));
+    let label =
+        |key: &'static str| prop::option::of("[ab]").prop_map(move |v| v.map(|v| (key.to_owned(), v)));
     (label("pod:app"), label("pod:tier"), label("ns:team"))
         .prop_map(|(a, b, c)| [a, b, c].into_iter().flatten().collect())
 }
@@ -199,7 +201,8 @@ fn what_is_not_supported_is_closed_and_reported() {
         Rule { peers: Peers::Of(vec![Peer::Prefix { prefix, except: vec![] }]), ports: vec![] },
         Rule { peers: Peers::Any, ports: vec![PortRule { protocol: Protocol::Tcp, range: Some((9, 8)) }] },
     ];
-    let policy = Policy { key: key("block"), subject: Selector::default(), ingress: None, egress: Some(rules) };
+    let policy =
+        Policy { key: key("block"), subject: Selector::default(), ingress: None, egress: Some(rules) };
     let mut problems = BTreeSet::new();
     let compiled = compile([&policy], &Labels::default(), &SelectorBits::default(), &mut problems);
     assert_eq!(compiled, Compiled { ingress: None, egress: Some(Entries::new()) });

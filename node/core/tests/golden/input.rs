@@ -19,9 +19,9 @@
 use std::net::SocketAddr;
 
 use tombolo_model::{
-    Affinity, Backend, BackendState, ClusterId, EndpointRecord, Identity, IdentityRecord, NodeRecord, Peer, Peers,
-    Policy, PolicyKey, PolicyKind, PortRule, Protocol, Record, RecordKey, Requirement, Rule, Selector, ServicePort,
-    ServiceRecord, TunnelKey,
+    Affinity, Backend, BackendState, ClusterId, EndpointRecord, Identity, IdentityRecord, NodeRecord, Peer,
+    Peers, Policy, PolicyKey, PolicyKind, PortRule, Protocol, Record, RecordKey, Requirement, Rule, Selector,
+    ServicePort, ServiceRecord, TunnelKey,
 };
 use tombolo_node_core::{
     endpoints::{AttachmentId, Endpoints, PodRef, Wiring},
@@ -57,6 +57,8 @@ fn step(words: &[&str], more: &[Vec<&str>], state: &mut State) {
         ["begin-sync"] => state.begin_sync(),
         ["sync"] => state.complete_sync(),
         ["settle"] => {
+            state.identity().take_changed();
+            state.policy().take_changed();
             state.settle_policies();
             state.refresh();
         }
@@ -211,7 +213,8 @@ fn backend(word: &str) -> Backend {
 }
 
 fn policy(name: &str, subject: &str, lines: &[Vec<&str>]) -> Policy {
-    let mut policy = Policy { key: policy_key(name), subject: selector(subject), ingress: None, egress: None };
+    let mut policy =
+        Policy { key: policy_key(name), subject: selector(subject), ingress: None, egress: None };
     for words in lines {
         let rules = match words[0] {
             "ingress" => policy.ingress.get_or_insert_default(),
@@ -230,7 +233,8 @@ fn policy(name: &str, subject: &str, lines: &[Vec<&str>]) -> Policy {
 }
 
 fn port_rule(word: &str) -> PortRule {
-    let (protocol, ports) = word.split_once('/').map_or((word, None), |(protocol, ports)| (protocol, Some(ports)));
+    let (protocol, ports) =
+        word.split_once('/').map_or((word, None), |(protocol, ports)| (protocol, Some(ports)));
     let protocol: Protocol = protocol.parse().unwrap();
     let range = ports.map(|ports| {
         let (first, last) = ports.split_once('-').unwrap_or((ports, ports));

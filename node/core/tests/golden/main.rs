@@ -1,6 +1,7 @@
 //! Golden tables: each file of this directory is a story in steps. A step begins with `## title`, then come changes
 //! (see `input.rs`), then `----` and how the tables change (see `output.rs`). `UPDATE_GOLDEN=1 cargo test -p
 //! tombolo-node-core --test golden` writes what comes out into the files; read the difference before committing it.
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod input;
 mod output;
@@ -66,9 +67,13 @@ fn play(story: &str) -> String {
 
 /// A node that restarts with the same maps and files and is told the same records ends with the same tables.
 fn check_restart(state: &mut State) {
-    let mut restarted = State::new(state.own().clone(), state.endpoints().clone(), state.selector_bits().clone());
-    let (services, slots, backends) =
-        (state.service().entries().clone(), state.slot().entries().clone(), state.backend().entries().clone());
+    let mut restarted =
+        State::new(state.own().clone(), state.endpoints().clone(), state.selector_bits().clone());
+    let (services, slots, backends) = (
+        state.service().entries().clone(),
+        state.slot().entries().clone(),
+        state.backend().entries().clone(),
+    );
     restarted.adopt_services(&services, &slots, &backends);
     restarted.begin_sync();
     for record in input::all_records(state) {
@@ -84,7 +89,9 @@ fn check_restart(state: &mut State) {
 fn difference(expected: &str, found: &str) -> String {
     let (expected_lines, found_lines): (BTreeSet<_>, BTreeSet<_>) =
         (expected.lines().collect(), found.lines().collect());
-    let missing = expected.lines().filter(|line| !found_lines.contains(line)).map(|line| format!("  - {line}\n"));
-    let extra = found.lines().filter(|line| !expected_lines.contains(line)).map(|line| format!("  + {line}\n"));
+    let missing =
+        expected.lines().filter(|line| !found_lines.contains(line)).map(|line| format!("  - {line}\n"));
+    let extra =
+        found.lines().filter(|line| !expected_lines.contains(line)).map(|line| format!("  + {line}\n"));
     missing.chain(extra).collect()
 }

@@ -44,9 +44,14 @@ pub(crate) fn lines(state: &mut State) -> BTreeSet<String> {
             (EndpointFlags::INGRESS_ENFORCED, " ingress-enforced"),
             (EndpointFlags::EGRESS_ENFORCED, " egress-enforced"),
         ];
-        let flags: String = flags.iter().filter(|(f, _)| value.flags().contains(*f)).map(|(_, s)| *s).collect();
+        let flags: String =
+            flags.iter().filter(|(f, _)| value.flags().contains(*f)).map(|(_, s)| *s).collect();
         let (id, identity) = (value.endpoint(), Identity::from_bits(value.identity()));
-        add("ENDPOINT", Address::from_octets(key.address()).to_string(), format!("{id} identity {identity}{flags}"));
+        add(
+            "ENDPOINT",
+            Address::from_octets(key.address()).to_string(),
+            format!("{id} identity {identity}{flags}"),
+        );
     }
     for (key, value) in state.backend().entries() {
         let state = if value.flags().contains(BackendFlags::TERMINATING) { " terminating" } else { "" };

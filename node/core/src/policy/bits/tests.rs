@@ -69,7 +69,9 @@ fn a_selector_that_comes_back_finds_its_bit() {
 
 /// Matches what `selector` does, but is another one.
 fn twin(value: &str) -> Selector {
-    [Requirement::equals("pod:app", value), Requirement::DoesNotExist("pod:canary".into())].into_iter().collect()
+    [Requirement::equals("pod:app", value), Requirement::DoesNotExist("pod:canary".into())]
+        .into_iter()
+        .collect()
 }
 
 #[test]
