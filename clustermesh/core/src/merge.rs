@@ -1,0 +1,116 @@
+//! Global services: a service of the own cluster with the backends of its namesakes in other clusters.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tombolo_model::{Backend, BackendState, ClusterId, Record, RecordKey, ServicePort, ServiceRecord};
+
+use crate::wire::Change;
+
+/// The services of all clusters, merged as they change.
+#[derive(Debug)]
+pub struct GlobalServices {
+    cluster: ClusterId,
+    /// By namespace and name, then by cluster.
+    services: BTreeMap<(String, String), BTreeMap<ClusterId, Arc<Record>>>,
+    excluded: BTreeSet<ClusterId>,
+}
+
+impl GlobalServices {
+    /// No services, seen from `cluster`.
+    pub const fn new(cluster: ClusterId) -> Self {
+        Self { cluster, services: BTreeMap::new(), excluded: BTreeSet::new() }
+    }
+
+    /// Takes a change of a service of any cluster; gives the change of the own cluster's merged service, if it has
+    /// one of that name. Changes of other kinds are passed through.
+    pub fn apply(&mut self, change: Change) -> Option<Change> {
+        let RecordKey::Service(cluster, namespace, name) = change.key() else { return Some(change) };
+        let key = (namespace, name);
+        match &change {
+            Change::Upsert(record) => {
+                self.services.entry(key.clone()).or_default().insert(cluster, record.clone());
+            }
+            Change::Remove(_) => {
+                if let Some(group) = self.services.get_mut(&key) {
+                    group.remove(&cluster);
+                    if group.is_empty() {
+                        self.services.remove(&key);
+                    }
+                }
+            }
+        }
+        if cluster == self.cluster && matches!(change, Change::Remove(_)) {
+            return Some(change);
+        }
+        self.services.get(&key).and_then(|group| self.merged(group))
+    }
+
+    /// Changes whose backends are left out, and gives the services that this changes.
+    pub fn set_excluded(&mut self, excluded: BTreeSet<ClusterId>) -> Vec<Change> {
+        let affected: BTreeSet<_> = self.excluded.symmetric_difference(&excluded).copied().collect();
+        self.excluded = excluded;
+        let groups = self.services.values().filter(|group| group.keys().any(|c| affected.contains(c)));
+        groups.filter_map(|group| self.merged(group)).collect()
+    }
+
+    fn merged(&self, group: &BTreeMap<ClusterId, Arc<Record>>) -> Option<Change> {
+        let record = group.get(&self.cluster)?;
+        let local = service(record)?;
+        if !local.global {
+            return Some(Change::Upsert(record.clone()));
+        }
+        let remote = group.iter().filter(|(c, _)| **c != self.cluster).filter_map(|(_, r)| service(r));
+        Some(Record::Service(merge_service(local, remote, &self.excluded)).into())
+    }
+}
+
+/// The local service with its own backends and, if it is global, those of the remote ones that are global and shared.
+///
+/// Ports correspond when name and protocol are the same; the port number is the local one. Backends are ordered by
+/// address. Those of `excluded` clusters are left out of a port unless nobody else there takes traffic. Affinity is
+/// not applied: nodes choose among the backends by their clusters.
+pub fn merge_service<'a>(
+    local: &ServiceRecord,
+    remote: impl IntoIterator<Item = &'a ServiceRecord>,
+    excluded: &BTreeSet<ClusterId>,
+) -> ServiceRecord {
+    let mut merged = local.clone();
+    if !local.global {
+        return merged;
+    }
+    let remote: Vec<_> = remote.into_iter().filter(|s| s.global && s.shared).collect();
+    for port in &mut merged.ports {
+        let others =
+            remote.iter().filter_map(|s| same_port(s, port)).flat_map(|p| p.backends.iter().cloned());
+        let others: Vec<_> = others.collect();
+        port.backends = merge_backends(std::mem::take(&mut port.backends), others, excluded);
+    }
+    merged
+}
+
+fn same_port<'a>(service: &'a ServiceRecord, port: &ServicePort) -> Option<&'a ServicePort> {
+    service.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol)
+}
+
+fn merge_backends(local: Vec<Backend>, remote: Vec<Backend>, excluded: &BTreeSet<ClusterId>) -> Vec<Backend> {
+    let mut by_address = BTreeMap::new();
+    for backend in local.into_iter().chain(remote) {
+        by_address.entry((backend.address, backend.port)).or_insert(backend);
+    }
+    let takes_traffic = |b: &Backend| b.state != BackendState::NotReady && !excluded.contains(&b.cluster);
+    let others_left = by_address.values().any(takes_traffic);
+    by_address.into_values().filter(|b| !others_left || !excluded.contains(&b.cluster)).collect()
+}
+
+fn service(record: &Record) -> Option<&ServiceRecord> {
+    match record {
+        Record::Service(service) => Some(service),
+        Record::Identity(_) | Record::Node(_) | Record::Endpoint(_) | Record::Policy(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! What a cluster's daemon exports: to its nodes, and to other clusters.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tombolo_model::{ClusterId, Record, RecordKey};
+
+use super::{
+    Scope,
+    log::{Applied, Log},
+};
+use crate::{merge::GlobalServices, wire::Change};
+
+/// Turns the records of the own cluster and of the peers into two logs.
+///
+/// Nodes get everything, with the services of the own cluster merged with their namesakes elsewhere. Other clusters
+/// get the own cluster's identities, nodes and endpoints, and those of its services that are global and shared.
+#[derive(Debug)]
+pub struct Exporter {
+    cluster: ClusterId,
+    services: GlobalServices,
+    nodes: Log,
+    peers: Log,
+}
+
+impl Exporter {
+    /// An exporter of this cluster that has nothing yet. `epoch` is a random number; `history` is that of
+    /// [`Log::new`].
+    pub fn new(cluster: ClusterId, epoch: u64, history: usize) -> Self {
+        Self {
+            cluster,
+            services: GlobalServices::new(cluster),
+            nodes: Log::new(epoch, history),
+            peers: Log::new(epoch, history),
+        }
+    }
+
+    /// Makes the changes one transaction, for nodes and for peers. Changes of the own cluster's records come from its
+    /// controllers, those of others from their deltas. What no receiver would accept is returned.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now_unix_ms: u64) -> Applied {
+        let (mut to_nodes, mut to_peers) = (Vec::new(), Vec::new());
+        for change in changes {
+            let key = change.key();
+            let own = key.cluster() == Some(self.cluster);
+            if let RecordKey::Service(..) = key {
+                if own {
+                    to_peers.push(if shared(&change) { change.clone() } else { Change::Remove(key) });
+                }
+                to_nodes.extend(self.services.apply(change));
+            } else {
+                if own {
+                    to_peers.push(change.clone());
+                }
+                to_nodes.push(change);
+            }
+        }
+        self.peers.apply(to_peers, now_unix_ms);
+        self.nodes.apply(to_nodes, now_unix_ms)
+    }
+
+    /// Takes the backends of these clusters out of global services, unless no others are left.
+    pub fn set_excluded(&mut self, excluded: BTreeSet<ClusterId>, now_unix_ms: u64) -> Applied {
+        let changes = self.services.set_excluded(excluded);
+        self.nodes.apply(changes, now_unix_ms)
+    }
+
+    /// Says of which clusters all records have been applied: [`Scope::Nothing`] until those of the own cluster have,
+    /// then all but the members of the mesh that were never heard completely.
+    pub fn set_scope(&mut self, scope: Scope) {
+        self.peers.set_scope(match &scope {
+            Scope::AllBut(pending) if !pending.contains(&self.cluster) => Scope::AllBut(BTreeSet::new()),
+            Scope::AllBut(_) | Scope::Nothing => Scope::Nothing,
+        });
+        self.nodes.set_scope(scope);
+    }
+
+    /// What nodes get.
+    pub const fn nodes(&self) -> &Log {
+        &self.nodes
+    }
+
+    /// What other clusters get.
+    pub const fn peers(&self) -> &Log {
+        &self.peers
+    }
+}
+
+fn shared(change: &Change) -> bool {
+    match change {
+        Change::Upsert(record) => matches!(&**record, Record::Service(s) if s.global && s.shared),
+        Change::Remove(_) => false,
+    }
+}
+
+/// Convenience for callers that hold plain records.
+impl From<Record> for Change {
+    fn from(record: Record) -> Self {
+        Self::Upsert(Arc::new(record))
+    }
+}

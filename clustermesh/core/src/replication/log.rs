@@ -1,0 +1,217 @@
+//! The newest version of each record, ordered by revision.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tombolo_model::{Identity, Record, RecordKey};
+
+use super::{Scope, withdraw};
+use crate::wire::{Change, EncodeError, Position, encode_change};
+
+/// The key that comes before all others.
+const FIRST_KEY: RecordKey = RecordKey::Identity(Identity::UNKNOWN);
+
+/// How many withdrawals are remembered for senders in the middle of bulk.
+const URGENT: usize = 4096;
+
+/// A store of records with its history, bounded by the number of removals it remembers.
+#[derive(Debug)]
+pub struct Log {
+    epoch: u64,
+    revision: u64,
+    floor: u64,
+    entries: BTreeMap<Arc<RecordKey>, Entry>,
+    order: BTreeSet<(u64, Arc<RecordKey>)>,
+    removed: BTreeSet<(u64, Arc<RecordKey>)>,
+    max_removed: usize,
+    /// Numbered in order.
+    urgent: VecDeque<(u64, Arc<RecordKey>)>,
+    urgent_count: u64,
+    scope: Scope,
+    scope_version: u64,
+    scope_revision: u64,
+}
+
+/// The newest version of a record.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) revision: u64,
+    pub(super) changed_unix_ms: u64,
+    /// The encoded change that leads to this version.
+    pub(super) encoded: Bytes,
+    /// None after a removal.
+    pub(super) record: Option<Arc<Record>>,
+}
+
+/// What became of a transaction.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The revision it was given; none if it changed nothing.
+    pub revision: Option<u64>,
+    /// Changes that no receiver would accept. They were left out, and what was there before still stands.
+    pub refused: Vec<(RecordKey, EncodeError)>,
+}
+
+impl Log {
+    /// How many removals are remembered by default.
+    pub const DEFAULT_HISTORY: usize = 1 << 16;
+
+    /// An empty log. `epoch` is a random number, so that revisions of another run are not taken for those of this
+    /// one. `history` is how many removals are remembered; a receiver that missed more must start over.
+    pub fn new(epoch: u64, history: usize) -> Self {
+        Self {
+            epoch,
+            revision: 0,
+            floor: 0,
+            entries: BTreeMap::new(),
+            order: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            max_removed: history,
+            urgent: VecDeque::new(),
+            urgent_count: 0,
+            scope: Scope::Nothing,
+            scope_version: 0,
+            scope_revision: 0,
+        }
+    }
+
+    /// Makes the changes, in order, one transaction. Those that change nothing are left out.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now_unix_ms: u64) -> Applied {
+        let revision = self.revision + 1;
+        let mut applied = Applied::default();
+        for change in changes {
+            match encode_change(&change) {
+                Ok(encoded) => {
+                    if self.put(revision, now_unix_ms, change, encoded) {
+                        applied.revision = Some(revision);
+                    }
+                }
+                Err(error) => applied.refused.push((change.key(), error)),
+            }
+        }
+        if applied.revision.is_some() {
+            self.revision = revision;
+            self.forget_removals();
+        }
+        applied
+    }
+
+    /// Says of which clusters the log now holds all records. Until then receivers drop nothing.
+    pub fn set_scope(&mut self, scope: Scope) {
+        if self.scope != scope {
+            self.scope = scope;
+            self.scope_version += 1;
+            self.scope_revision = self.revision;
+        }
+    }
+
+    /// Where the log stands.
+    pub const fn position(&self) -> Position {
+        Position { epoch: self.epoch, revision: self.revision }
+    }
+
+    /// Of which clusters the log holds all records.
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The record of a key.
+    pub fn get(&self, key: &RecordKey) -> Option<&Arc<Record>> {
+        self.entries.get(key).and_then(|e| e.record.as_ref())
+    }
+
+    /// All records, in the order of their keys.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.entries.values().filter_map(|e| e.record.as_ref())
+    }
+
+    /// Whether a receiver that stands at `from` can be told what it missed.
+    pub(super) fn covers(&self, from: Position) -> bool {
+        from.epoch == self.epoch && (self.floor..=self.revision).contains(&from.revision)
+    }
+
+    /// Counts the changes of the scope.
+    pub(super) const fn scope_version(&self) -> u64 {
+        self.scope_version
+    }
+
+    /// The revision that a receiver must have before the scope means anything to it.
+    pub(super) const fn scope_revision(&self) -> u64 {
+        self.scope_revision
+    }
+
+    /// Counts the withdrawals.
+    pub(super) const fn urgent_count(&self) -> u64 {
+        self.urgent_count
+    }
+
+    pub(super) fn entry(&self, key: &RecordKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// What follows a key in the order of keys; everything for none.
+    pub(super) fn after(&self, key: Option<&RecordKey>) -> impl Iterator<Item = (&Arc<RecordKey>, &Entry)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range::<RecordKey, _>((from, Bound::Unbounded))
+    }
+
+    /// What changed after a revision, oldest first.
+    pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = (&Arc<RecordKey>, &Entry)> {
+        let from = (revision.saturating_add(1), Arc::new(FIRST_KEY));
+        self.order.range(from..).filter_map(|(_, key)| self.entries.get_key_value(key.as_ref()))
+    }
+
+    /// The services that lost backends after the first `count` withdrawals, oldest first, numbered.
+    pub(super) fn urgent_since(&self, count: u64) -> impl Iterator<Item = (u64, &Arc<RecordKey>)> {
+        let from = self.urgent.partition_point(|(n, _)| *n <= count);
+        self.urgent.range(from..).map(|(n, key)| (*n, key))
+    }
+
+    /// Whether this changed anything.
+    fn put(&mut self, revision: u64, now: u64, change: Change, encoded: Bytes) -> bool {
+        let key = Arc::new(change.key());
+        let record = match change {
+            Change::Upsert(record) => Some(record),
+            Change::Remove(_) => None,
+        };
+        let old = self.entries.get(&key);
+        let unchanged = match old {
+            Some(old) => old.record.is_none() == record.is_none() && old.encoded == encoded,
+            None => record.is_none(),
+        };
+        if unchanged {
+            return false;
+        }
+        if withdraw::worsens(old.and_then(|o| o.record.as_deref()), record.as_deref()) {
+            self.urgent_count += 1;
+            self.urgent.push_back((self.urgent_count, key.clone()));
+            if self.urgent.len() > URGENT {
+                self.urgent.pop_front();
+            }
+        }
+        if let Some(old) = old {
+            let place = (old.revision, key.clone());
+            self.order.remove(&place);
+            self.removed.remove(&place);
+        }
+        self.order.insert((revision, key.clone()));
+        if record.is_none() {
+            self.removed.insert((revision, key.clone()));
+        }
+        self.entries.insert(key, Entry { revision, changed_unix_ms: now, encoded, record });
+        true
+    }
+
+    fn forget_removals(&mut self) {
+        while self.removed.len() > self.max_removed {
+            let Some((revision, key)) = self.removed.pop_first() else { return };
+            self.entries.remove(&key);
+            self.order.remove(&(revision, key));
+            self.floor = revision;
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Sessions between the daemons of two clusters. Both send and receive on one connection, whoever has dialled it.
+
+mod claim;
+mod status;
+
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+
+use quinn::Connection;
+use tokio::sync::{Mutex, mpsc, watch};
+use tombolo_mesh_core::{
+    replication::{Admission, Containment, Delta, Limits, Receiver},
+    trust::{Service, SpiffeId},
+    wire::Frame,
+};
+use tombolo_model::ClusterId;
+use tracing::{info, warn};
+
+pub use status::PeerStatus;
+
+use crate::{
+    node::count,
+    session::{
+        Audience, Backoff, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, greet,
+        write,
+    },
+    tls::Expected,
+    transport::{Accepted, Dialer, FrameReceiver, Stats, framed},
+};
+use claim::Claims;
+
+/// What a peer's session tells the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// A session has begun.
+    Up(SystemTime),
+    /// Records have changed. They stay when the session ends.
+    Delta(Delta),
+    /// The session has ended, and no other has taken over.
+    Down(SystemTime),
+}
+
+/// What is needed for the sessions with one cluster.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// The own cluster.
+    pub local: Local,
+    /// What the other cluster sees of this one.
+    pub exporter: ExporterHandle,
+    /// What membership says about the other cluster; changes hold at once.
+    pub containment: watch::Receiver<Containment>,
+    /// How much the other cluster may make this process hold.
+    pub limits: Limits,
+    /// When to dial again.
+    pub backoff: Backoff,
+}
+
+/// Keeps at most one session with another cluster. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Peer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: PeerConfig,
+    cluster: ClusterId,
+    /// Held by the session in use.
+    receiver: Mutex<Receiver>,
+    claims: Claims,
+    events: mpsc::Sender<(ClusterId, PeerEvent)>,
+    status: watch::Sender<PeerStatus>,
+    stats: Arc<Stats>,
+}
+
+impl Peer {
+    /// Without a session yet. What it receives goes to `events`, which may be shared by all peers.
+    pub fn new(config: PeerConfig, events: mpsc::Sender<(ClusterId, PeerEvent)>, stats: Arc<Stats>) -> Self {
+        let containment = config.containment.borrow().clone();
+        let cluster = containment.cluster;
+        Self(Arc::new(Inner {
+            claims: Claims::new(config.local.cluster_id < cluster),
+            receiver: Mutex::new(Receiver::new(Admission::Peer(containment), config.limits)),
+            cluster,
+            config,
+            events,
+            status: watch::Sender::default(),
+            stats,
+        }))
+    }
+
+    /// The state of the sessions, as it changes.
+    pub fn status(&self) -> watch::Receiver<PeerStatus> {
+        self.0.status.subscribe()
+    }
+
+    /// Serves a connection of this peer until it ends.
+    pub async fn serve(&self, accepted: Accepted) -> Result<(), SessionError> {
+        let expected = SpiffeId::Daemon(self.0.config.containment.borrow().name.clone());
+        if accepted.client.as_ref() != Some(&expected) {
+            accepted.connection.close(Close::Denied.code(), b"another cluster was expected");
+            return Err(SessionError::Refused(format!("the client is not {expected}")));
+        }
+        self.0.run(&accepted.connection, false).await
+    }
+
+    /// Dials, again and again, whenever there is no session. Runs until nobody takes events any more. Addresses are
+    /// tried in turn, and read again for each attempt; without any, this waits for some.
+    pub async fn dial(&self, dialer: Dialer, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
+        let mut backoff = self.0.config.backoff.clone();
+        let mut attempt = 0;
+        while !self.0.events.is_closed() {
+            self.0.claims.wait_until_free().await;
+            let known = addresses.borrow_and_update().clone();
+            if known.is_empty() {
+                if addresses.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let address = known[attempt % known.len()];
+            attempt += 1;
+            let expected = Expected::Id(SpiffeId::Daemon(self.0.config.containment.borrow().name.clone()));
+            let result = match dialer.connect(address, expected, Service::Peer).await {
+                Ok(connection) => {
+                    backoff.reset();
+                    self.0.run(&connection, true).await
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = result {
+                warn!(cluster = %self.0.cluster, %address, %error, "no session with the peer");
+                self.0.status.send_modify(|status| status.last_error = Some(error.to_string()));
+            }
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.0.events.closed() => return,
+            }
+        }
+    }
+
+    /// Forgets the peer's records, and says so to the consumer: for a cluster that has left. Waits for the session's
+    /// end.
+    pub async fn clear(&self) -> Result<(), SessionError> {
+        self.0.claims.cancel();
+        let delta = self.0.receiver.lock().await.clear();
+        self.0.tell(PeerEvent::Delta(delta)).await
+    }
+}
+
+impl Inner {
+    async fn run(&self, connection: &Connection, dialled: bool) -> Result<(), SessionError> {
+        let result = self.session(connection, dialled).await;
+        result.map_err(|error| end(connection, error))
+    }
+
+    async fn session(&self, connection: &Connection, dialled: bool) -> Result<(), SessionError> {
+        let streams = if dialled { connection.open_bi().await? } else { connection.accept_bi().await? };
+        let (mut tx, mut rx) = framed(streams, &self.stats);
+        let hello = greet(&self.config.local, &mut tx, &mut rx).await?;
+        let name = self.config.containment.borrow().name.clone();
+        expect_cluster(&hello, &name, self.cluster)?;
+
+        let claim = self.claims.claim(dialled).ok_or(SessionError::Superseded)?;
+        let mut receiver = self.receiver.lock().await;
+        info!(cluster = %name, address = %connection.remote_address(), software = hello.software, "session with peer");
+        self.status.send_replace(PeerStatus::up(connection, dialled));
+        self.tell(PeerEvent::Up(SystemTime::now())).await?;
+        let (commands, received) = mpsc::channel(4);
+        let export = Some((&self.config.exporter, Audience::Peers));
+        let result = tokio::select! {
+            result = write(&mut tx, export, received, &self.stats) => result,
+            result = self.read(&mut rx, &mut receiver, connection, commands) => result,
+            () = claim.cancelled() => Err(SessionError::Superseded),
+        };
+        if !claim.was_cancelled() {
+            self.status.send_modify(|status| status.down(result.as_ref().err()));
+            self.tell(PeerEvent::Down(SystemTime::now())).await?;
+        }
+        result
+    }
+
+    async fn read(
+        &self,
+        rx: &mut FrameReceiver,
+        receiver: &mut Receiver,
+        connection: &Connection,
+        commands: mpsc::Sender<Command>,
+    ) -> Result<(), SessionError> {
+        let command =
+            |command| async { commands.send(command).await.map_err(|_| SessionError::ConsumerGone) };
+        let mut containment = self.config.containment.clone();
+        let admitted = containment.borrow_and_update().clone();
+        if receiver.admission_differs(&admitted) {
+            let delta = receiver.set_containment(admitted);
+            self.tell(PeerEvent::Delta(delta)).await?;
+        }
+        command(Command::Send(receiver.subscribe())).await?;
+        loop {
+            let frame = tokio::select! {
+                frame = rx.receive() => frame?,
+                Ok(()) = containment.changed() => {
+                    let delta = receiver.set_containment(containment.borrow_and_update().clone());
+                    self.tell(PeerEvent::Delta(delta)).await?;
+                    command(Command::Send(receiver.resubscribe())).await?;
+                    continue;
+                }
+            };
+            count(&frame, &self.stats);
+            if let Frame::Subscribe(from) = frame {
+                command(Command::Subscribe(from)).await?;
+                continue;
+            }
+            let measure = matches!(frame, Frame::Heartbeat(_) | Frame::Watermark { .. });
+            let delta = receiver.handle(frame).inspect_err(|_| self.stats.protocol_errors.inc())?;
+            if let Some(delta) = delta {
+                self.tell(PeerEvent::Delta(delta)).await?;
+            }
+            if measure {
+                self.status.send_modify(|status| status.measure(connection, receiver));
+            }
+        }
+    }
+
+    async fn tell(&self, event: PeerEvent) -> Result<(), SessionError> {
+        self.events.send((self.cluster, event)).await.map_err(|_| SessionError::ConsumerGone)
+    }
+}

@@ -1,0 +1,69 @@
+//! What is known about the sessions with a peer.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use quinn::Connection;
+use tombolo_mesh_core::replication::{Receiver, Refusal};
+
+use crate::session::{SessionError, unix_time_ms};
+
+/// The state of the sessions with a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Whether there is a session.
+    pub up: bool,
+    /// Since when there is one, or none.
+    pub since: Option<SystemTime>,
+    /// The other end of the last session.
+    pub address: Option<SocketAddr>,
+    /// Whether this side has dialled it.
+    pub dialled: bool,
+    /// Round-trip time of the path.
+    pub rtt: Option<Duration>,
+    /// How many revisions this side is behind.
+    pub lag: Option<u64>,
+    /// The peer's clock minus the one here, in milliseconds, plus the time a frame takes.
+    pub clock_offset_ms: Option<i64>,
+    /// How many records of the peer are held.
+    pub records: usize,
+    /// How many records were refused, by reason.
+    pub refusals: BTreeMap<Refusal, u64>,
+    /// Why the last session ended or could not begin.
+    pub last_error: Option<String>,
+}
+
+impl PeerStatus {
+    pub(super) fn up(connection: &Connection, dialled: bool) -> Self {
+        Self {
+            up: true,
+            since: Some(SystemTime::now()),
+            address: Some(connection.remote_address()),
+            dialled,
+            rtt: Some(connection.rtt()),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn down(&mut self, error: Option<&SessionError>) {
+        self.up = false;
+        self.since = Some(SystemTime::now());
+        self.rtt = None;
+        self.lag = None;
+        self.last_error = error.map(ToString::to_string);
+    }
+
+    pub(super) fn measure(&mut self, connection: &Connection, receiver: &Receiver) {
+        self.address = Some(connection.remote_address());
+        self.rtt = Some(connection.rtt());
+        self.records = receiver.records().len();
+        self.refusals.clone_from(receiver.refusals());
+        let Some(heartbeat) = receiver.heartbeat() else { return };
+        self.lag = receiver.position().map(|p| heartbeat.revision.saturating_sub(p.revision));
+        self.clock_offset_ms =
+            i64::try_from(i128::from(heartbeat.unix_time_ms) - i128::from(unix_time_ms())).ok();
+    }
+}

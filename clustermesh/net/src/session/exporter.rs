@@ -1,0 +1,73 @@
+//! The exporter that all sessions of a process send from.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+use tombolo_mesh_core::replication::{Applied, Change, Exporter, Log, Scope};
+use tombolo_model::ClusterId;
+
+use super::unix_time_ms;
+
+/// Shares an [`Exporter`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ExporterHandle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    exporter: Mutex<Exporter>,
+    changed: watch::Sender<()>,
+}
+
+/// Which log of the exporter a session sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience {
+    /// Of everything.
+    Nodes,
+    /// Of what other clusters may know.
+    Peers,
+}
+
+impl ExporterHandle {
+    /// An exporter of this cluster that has nothing yet, with a new epoch.
+    pub fn new(cluster: ClusterId) -> Self {
+        let exporter = Exporter::new(cluster, rand::random(), Log::DEFAULT_HISTORY);
+        Self(Arc::new(Shared { exporter: Mutex::new(exporter), changed: watch::Sender::new(()) }))
+    }
+
+    /// [`Exporter::apply`], now.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Applied {
+        self.change(|exporter| exporter.apply(changes, unix_time_ms()))
+    }
+
+    /// [`Exporter::set_excluded`], now.
+    pub fn set_excluded(&self, excluded: BTreeSet<ClusterId>) -> Applied {
+        self.change(|exporter| exporter.set_excluded(excluded, unix_time_ms()))
+    }
+
+    /// [`Exporter::set_scope`].
+    pub fn set_scope(&self, scope: Scope) {
+        self.change(|exporter| exporter.set_scope(scope));
+    }
+
+    /// Looks into a log. Sessions wait meanwhile.
+    pub fn read<T>(&self, audience: Audience, look: impl FnOnce(&Log) -> T) -> T {
+        let exporter = self.0.exporter.lock().unwrap_or_else(PoisonError::into_inner);
+        look(match audience {
+            Audience::Nodes => exporter.nodes(),
+            Audience::Peers => exporter.peers(),
+        })
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Exporter) -> T) -> T {
+        let result = change(&mut self.0.exporter.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.changed.send_replace(());
+        result
+    }
+}

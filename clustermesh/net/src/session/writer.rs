@@ -1,0 +1,75 @@
+//! The sending half of a session.
+
+use std::time::Duration;
+
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tombolo_mesh_core::{
+    replication::{Outgoing, Position, Sender},
+    wire::Frame,
+};
+
+use super::{Audience, ExporterHandle, SessionError, unix_time_ms};
+use crate::transport::{FrameSender, Stats};
+
+/// How often the exporter's revision and time are told.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// What the receiving half, or the owner, asks the sending half to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Send this.
+    Send(Frame),
+    /// The other side subscribes.
+    Subscribe(Option<Position>),
+}
+
+/// Sends the log to its subscriber, and what else is to be said, until the session ends. Returns when nobody can give
+/// commands any more.
+pub(crate) async fn write(
+    tx: &mut FrameSender,
+    export: Option<(&ExporterHandle, Audience)>,
+    mut commands: mpsc::Receiver<Command>,
+    stats: &Stats,
+) -> Result<(), SessionError> {
+    let Some((exporter, audience)) = export else {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Send(frame) => tx.send(&frame).await?,
+                Command::Subscribe(_) => {}
+            }
+        }
+        return Ok(());
+    };
+    let mut sender = Sender::default();
+    let mut changes = exporter.changes();
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        // One frame at a time: in between, commands and heartbeats have their turn.
+        let next = exporter.read(audience, |log| sender.poll(log));
+        if let Some(Outgoing { frame, changes }) = next.clone() {
+            stats.sent_changes.add(changes as u64);
+            tx.send_encoded(frame).await?;
+        }
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                None => return Ok(()),
+                Some(Command::Send(frame)) => tx.send(&frame).await?,
+                Some(Command::Subscribe(from)) => {
+                    let resumed = exporter.read(audience, |log| {
+                        sender.subscribe(log, from);
+                        sender.resumed()
+                    });
+                    if resumed { stats.resumed.inc() } else { stats.snapshots.inc() }
+                }
+            },
+            _ = heartbeat.tick() => {
+                let frame = exporter.read(audience, |log| Sender::heartbeat(log, unix_time_ms()));
+                tx.send_encoded(frame.frame).await?;
+            }
+            () = std::future::ready(()), if next.is_some() => {}
+            changed = changes.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! QUIC endpoints and streams of frames.
+
+mod framed;
+mod listener;
+mod stats;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use tombolo_mesh_core::trust::Service;
+
+use crate::tls::{self, Credentials, Expected, TrustStore};
+
+pub use framed::{FrameError, FrameReceiver, FrameSender, framed};
+pub use listener::{Accepted, Listener};
+pub use stats::{Stats, StatsSnapshot};
+
+/// The UDP port of control sessions.
+pub const PORT: u16 = 4240;
+
+/// A silent path gets a packet this often.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// A path is dead after this much silence.
+const IDLE: Duration = Duration::from_secs(2);
+/// What the kernel and the peer may hold of a stream that is not read: bounds memory, and what is urgent waits for
+/// no more than this.
+const WINDOW: u32 = 1 << 20;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The socket cannot be made.
+    #[error("cannot bind UDP {address}: {source}")]
+    Bind {
+        /// Where to.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The configuration cannot be made.
+    #[error(transparent)]
+    Config(#[from] tls::ConfigError),
+    /// The address cannot be used.
+    #[error("cannot connect to {address}: {source}")]
+    Address {
+        /// Where to.
+        address: SocketAddr,
+        /// Why not.
+        source: quinn::ConnectError,
+    },
+    /// The handshake failed.
+    #[error("cannot connect to {address}: {source}")]
+    Handshake {
+        /// Where to.
+        address: SocketAddr,
+        /// Why not.
+        source: quinn::ConnectionError,
+    },
+}
+
+/// Dials services. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    endpoint: Endpoint,
+    credentials: Arc<Credentials>,
+    trust: Arc<TrustStore>,
+}
+
+impl Dialer {
+    /// From a socket of its own. `address` is usually the unspecified one with port 0.
+    pub fn bind(
+        address: SocketAddr,
+        credentials: Arc<Credentials>,
+        trust: Arc<TrustStore>,
+    ) -> Result<Self, ConnectError> {
+        Ok(Self { endpoint: bind(address, None)?, credentials, trust })
+    }
+
+    /// From the socket of a listener.
+    pub fn from_listener(listener: &Listener, credentials: Arc<Credentials>, trust: Arc<TrustStore>) -> Self {
+        Self { endpoint: listener.endpoint().clone(), credentials, trust }
+    }
+
+    /// Connects to a service of `expected`. Takes at most about the idle time.
+    pub async fn connect(
+        &self,
+        address: SocketAddr,
+        expected: Expected,
+        service: Service,
+    ) -> Result<quinn::Connection, ConnectError> {
+        let credentials = match service {
+            Service::Node | Service::Peer => self.credentials.clone(),
+            Service::Enroll | Service::Join => Credentials::none(),
+        };
+        let tls = tls::client_config(credentials, self.trust.clone(), expected, service)?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(transport_config());
+        // The name plays no part: the verifier knows whom to expect.
+        let connecting = self
+            .endpoint
+            .connect_with(config, address, "tombolo")
+            .map_err(|source| ConnectError::Address { address, source })?;
+        connecting.await.map_err(|source| ConnectError::Handshake { address, source })
+    }
+
+    /// Closes all connections, then waits until they know.
+    pub async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"shutting down");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+fn bind(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint, ConnectError> {
+    let io = |source| ConnectError::Bind { address, source };
+    let socket = std::net::UdpSocket::bind(address).map_err(io)?;
+    let runtime = quinn::default_runtime().ok_or_else(|| io(std::io::Error::other("no tokio runtime")))?;
+    Endpoint::new(EndpointConfig::default(), server, socket, runtime).map_err(io)
+}
+
+fn transport_config() -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE.as_millis() as u32))))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW))
+        .send_window(WINDOW.into())
+        .datagram_receive_buffer_size(None);
+    Arc::new(config)
+}

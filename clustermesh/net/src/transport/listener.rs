@@ -1,0 +1,139 @@
+//! Accepting connections.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{Connection, Endpoint, Incoming, ServerConfig, crypto::rustls::HandshakeData};
+use rustls::pki_types::CertificateDer;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tombolo_mesh_core::trust::{Service, SpiffeId, authorize};
+use tombolo_model::ClusterName;
+use tracing::{debug, warn};
+
+use super::{ConnectError, Stats, bind, transport_config};
+use crate::{
+    session::Close,
+    tls::{self, CertificateInfo, Credentials, TrustStore},
+};
+
+/// Handshakes under way at a time; further ones are refused.
+const HANDSHAKES: usize = 1024;
+/// How long a handshake may take.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+
+/// Serves every [`Service`] on one UDP port. Dropping it closes all connections.
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: Endpoint,
+    accepted: mpsc::Receiver<Accepted>,
+    _task: JoinSet<()>,
+}
+
+/// A connection whose client may use the service.
+#[derive(Debug)]
+pub struct Accepted {
+    /// What it is for.
+    pub service: Service,
+    /// The client's verified name; none for services that need none.
+    pub client: Option<SpiffeId>,
+    /// The connection.
+    pub connection: Connection,
+}
+
+impl Listener {
+    /// Listens for clients of cluster `own`. Must be called in a tokio runtime.
+    pub fn bind(
+        address: SocketAddr,
+        own: ClusterName,
+        credentials: Arc<Credentials>,
+        trust: Arc<TrustStore>,
+        stats: Arc<Stats>,
+    ) -> Result<Self, ConnectError> {
+        let mut config = ServerConfig::with_crypto(Arc::new(tls::server_config(credentials, trust)?));
+        config.transport_config(transport_config()).migration(true);
+        let endpoint = bind(address, Some(config))?;
+        let (sender, accepted) = mpsc::channel(64);
+        let mut task = JoinSet::new();
+        task.spawn(accept(endpoint.clone(), own, stats, sender));
+        Ok(Self { endpoint, accepted, _task: task })
+    }
+
+    /// The next connection; none after the endpoint is closed.
+    pub async fn accept(&mut self) -> Option<Accepted> {
+        self.accepted.recv().await
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.endpoint.close(Close::Done.code(), b"shutting down");
+    }
+}
+
+async fn accept(endpoint: Endpoint, own: ClusterName, stats: Arc<Stats>, sender: mpsc::Sender<Accepted>) {
+    let mut handshakes = JoinSet::new();
+    while let Some(incoming) = endpoint.accept().await {
+        while handshakes.try_join_next().is_some() {}
+        if handshakes.len() >= HANDSHAKES {
+            incoming.refuse();
+            continue;
+        }
+        let (own, stats, sender) = (own.clone(), stats.clone(), sender.clone());
+        handshakes.spawn(async move {
+            if let Some(accepted) = handshake(incoming, &own, &stats).await {
+                // The listener is gone when nobody receives.
+                let _ = sender.send(accepted).await;
+            }
+        });
+    }
+}
+
+async fn handshake(incoming: Incoming, own: &ClusterName, stats: &Stats) -> Option<Accepted> {
+    let address = incoming.remote_address();
+    let connection = match timeout(HANDSHAKE_TIME, async { incoming.accept()?.await }).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            stats.handshakes_failed.inc();
+            warn!(%address, %error, "handshake failed");
+            return None;
+        }
+        Err(_) => {
+            stats.handshakes_failed.inc();
+            debug!(%address, "handshake took too long");
+            return None;
+        }
+    };
+    let client = client(&connection);
+    let Some(service) = service(&connection) else {
+        stats.handshakes_failed.inc();
+        connection.close(Close::Denied.code(), b"no protocol was agreed on");
+        return None;
+    };
+    if let Err(denied) = authorize(own, service, client.as_ref()) {
+        stats.denied.inc();
+        warn!(%address, %denied, "connection refused");
+        connection.close(Close::Denied.code(), denied.to_string().as_bytes());
+        return None;
+    }
+    stats.accepted.inc();
+    Some(Accepted { service, client, connection })
+}
+
+fn service(connection: &Connection) -> Option<Service> {
+    let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+    Service::from_alpn(data.protocol.as_deref()?)
+}
+
+/// The name in the client's certificate, which the handshake has verified.
+fn client(connection: &Connection) -> Option<SpiffeId> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    CertificateInfo::from_der(chain.first()?).ok().map(|info| info.id)
+}
