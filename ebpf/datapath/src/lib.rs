@@ -1,1 +1,44 @@
 //! Packet decisions, compiled into the BPF programs and into host tests.
+//!
+//! A program parses its packet once into [`Headers`] ([`classify`]), calls its function of [`hook`] and maps the
+//! [`Verdict`] to the kernel's. What the crate needs of the packet it asks of [`Packet`], of maps, clock and chance
+//! of [`Tables`]. Nothing here looks at a payload or depends on a packet's length, so segmented packets pass.
+//!
+//! Functions that the verifier would otherwise see once per caller are `inline(never)`: they become BPF
+//! subprograms, so they take at most five arguments and return one small scalar.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+mod checksum;
+mod flow;
+pub mod hook;
+mod packet;
+mod parse;
+mod policy;
+mod rewrite;
+mod service;
+mod snat;
+pub mod socket;
+mod tables;
+#[cfg(test)]
+mod testing;
+
+pub use packet::{Link, Packet};
+pub use parse::{Fragment, Headers, Transport, Tuple, classify};
+pub use tables::Tables;
+use tombolo_abi::{DropReason, EndpointValue};
+
+/// What is done with a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The network stack of the node goes on with it.
+    Pass,
+    /// Straight into this local pod; addressed to its Ethernet address.
+    ToPod(EndpointValue),
+    /// To the next hop that [`Packet::route`] found.
+    ToUnderlay,
+    /// Into the tunnel device with this index.
+    ToTunnel(u32),
+    /// Thrown away.
+    Drop(DropReason),
+}

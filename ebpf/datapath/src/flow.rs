@@ -1,0 +1,198 @@
+//! Connection tracking: which packets are replies, and to which frontend they belong.
+
+use tombolo_abi::{DropReason, FlowFlags, FlowKey, FlowValue, Scope, protocol};
+
+use crate::{Headers, Tables, Tuple};
+
+/// What the table says about a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Seen {
+    /// Nothing yet.
+    New,
+    /// It goes the way the connection was opened.
+    Original,
+    /// It goes the other way.
+    Reply,
+    /// A reply whose sender must become `headers.frontend`.
+    TranslatedReply,
+    /// A translated reply from a pod to itself.
+    HairpinReply,
+    /// The table holds another connection with the same addresses and ports.
+    Conflict,
+}
+
+impl Seen {
+    /// Whether it answers an earlier packet.
+    pub const fn is_reply(self) -> bool {
+        matches!(self, Self::Reply | Self::TranslatedReply | Self::HairpinReply)
+    }
+}
+
+const SECOND: u64 = 1_000_000_000;
+/// A TCP connection that was closed or reset may be reopened after the delayed packets of the old one.
+const CLOSED: u64 = 10 * SECOND;
+/// Nothing has come back yet.
+const UNREPLIED: u64 = 60 * SECOND;
+/// A TCP connection; longer than the usual keep-alive interval of 2 h.
+const TCP_IDLE: u64 = 8 * 3600 * SECOND;
+/// All other protocols.
+const IDLE: u64 = 180 * SECOND;
+
+const FIN: u8 = 0x01;
+const RST: u8 = 0x04;
+const BOTH_FINS: FlowFlags = FlowFlags::FIN_ORIGINAL.with(FlowFlags::FIN_REPLY);
+
+/// Looks up the connection of a packet and notes the packet in it. For a translated reply, `headers.frontend` is
+/// set.
+#[inline(never)]
+pub fn observe<T: Tables>(tables: &T, headers: &mut Headers) -> Seen {
+    let (key, from_source) = connection_key(&headers.tuple);
+    let now = tables.now();
+    tables.flow(&key, |flow| note(flow, headers, from_source, now)).unwrap_or(Seen::New)
+}
+
+/// Records a new connection in the direction of the packet.
+///
+/// # Errors
+/// [`DropReason::FlowTableFull`].
+#[inline(never)]
+pub fn open<T: Tables>(tables: &T, headers: &Headers, hairpin: bool) -> Result<(), DropReason> {
+    if headers.is_error() {
+        return Ok(());
+    }
+    let (key, from_source) = connection_key(&headers.tuple);
+    let mut flags = if from_source { FlowFlags::FROM_SOURCE } else { FlowFlags::NONE };
+    if hairpin {
+        flags = flags.with(FlowFlags::HAIRPIN);
+    }
+    let mut flow = if headers.translated {
+        FlowValue::new(tables.now(), flags.with(FlowFlags::TRANSLATED)).translated(
+            headers.backend,
+            headers.frontend,
+            headers.frontend_port,
+        )
+    } else {
+        FlowValue::new(tables.now(), flags)
+    };
+    if headers.tcp_flags & RST != 0 {
+        flow.touch(tables.now(), FlowFlags::RESET);
+    }
+    if tables.set_flow(&key, &flow) { Ok(()) } else { Err(DropReason::FlowTableFull) }
+}
+
+/// Whether an entry still counts.
+#[inline(always)]
+pub fn is_alive(flow: &FlowValue, number: u8, now: u64) -> bool {
+    now.wrapping_sub(flow.last_seen()) < lifetime(flow.flags(), number)
+}
+
+#[inline(always)]
+const fn lifetime(flags: FlowFlags, number: u8) -> u64 {
+    if is_closed(flags) {
+        CLOSED
+    } else if !flags.contains(FlowFlags::REPLIED) {
+        UNREPLIED
+    } else if number == protocol::TCP {
+        TCP_IDLE
+    } else {
+        IDLE
+    }
+}
+
+#[inline(always)]
+const fn is_closed(flags: FlowFlags) -> bool {
+    flags.contains(FlowFlags::RESET) || flags.contains(BOTH_FINS)
+}
+
+/// The key of the connection, and whether the sender stands as source in it.
+#[inline(always)]
+pub fn connection_key(tuple: &Tuple) -> (FlowKey, bool) {
+    let t = tuple;
+    if is_first(t) {
+        (
+            FlowKey::new(
+                Scope::Connection,
+                t.source,
+                t.source_port,
+                t.destination,
+                t.destination_port,
+                t.protocol,
+            ),
+            true,
+        )
+    } else {
+        (
+            FlowKey::new(
+                Scope::Connection,
+                t.destination,
+                t.destination_port,
+                t.source,
+                t.source_port,
+                t.protocol,
+            ),
+            false,
+        )
+    }
+}
+
+/// Whether the sender is the smaller of the two ends.
+#[inline(always)]
+fn is_first(tuple: &Tuple) -> bool {
+    let (s, d) = (halves(&tuple.source), halves(&tuple.destination));
+    if s.0 != d.0 {
+        return s.0 < d.0;
+    }
+    if s.1 != d.1 {
+        return s.1 < d.1;
+    }
+    tuple.source_port <= tuple.destination_port
+}
+
+#[inline(always)]
+fn halves(a: &[u8; 16]) -> (u64, u64) {
+    (
+        u64::from_be_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
+        u64::from_be_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
+    )
+}
+
+#[inline(always)]
+fn note(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now: u64) -> Seen {
+    let flags = flow.flags();
+    if !is_alive(flow, headers.tuple.protocol, now) || (headers.opens() && is_closed(flags)) {
+        return Seen::New;
+    }
+    let translated = flags.contains(FlowFlags::TRANSLATED);
+    if flags.contains(FlowFlags::FROM_SOURCE) == from_source {
+        let same = translated == headers.translated
+            && (!translated || (flow.address() == headers.frontend && flow.port() == headers.frontend_port));
+        if !same {
+            return Seen::Conflict;
+        }
+        if !headers.is_error() {
+            flow.touch(now, tcp_progress(headers.tcp_flags, FlowFlags::FIN_ORIGINAL));
+        }
+        return Seen::Original;
+    }
+    if !headers.is_error() {
+        flow.touch(now, tcp_progress(headers.tcp_flags, FlowFlags::FIN_REPLY).with(FlowFlags::REPLIED));
+    }
+    if !translated {
+        return Seen::Reply;
+    }
+    headers.frontend = flow.address();
+    headers.frontend_port = flow.port();
+    if flags.contains(FlowFlags::HAIRPIN) { Seen::HairpinReply } else { Seen::TranslatedReply }
+}
+
+#[inline(always)]
+const fn tcp_progress(tcp_flags: u8, fin: FlowFlags) -> FlowFlags {
+    if tcp_flags & RST != 0 {
+        FlowFlags::RESET
+    } else if tcp_flags & FIN != 0 {
+        fin
+    } else {
+        FlowFlags::NONE
+    }
+}

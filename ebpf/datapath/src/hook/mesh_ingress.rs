@@ -1,0 +1,39 @@
+//! What arrives from other clusters through the tunnel.
+
+use tombolo_abi::{AddressFlags, AddressKey, Direction, DropReason, Metric};
+
+use super::to_pod;
+use crate::{Headers, Packet, Tables, Verdict, tables::owner};
+
+/// Judges and directs a packet from the tunnel, which has authenticated the node it comes from and that the sender's
+/// address belongs there.
+#[inline(always)]
+pub fn mesh_ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers) -> Verdict {
+    match direct(packet, tables, headers) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+#[inline(always)]
+fn direct<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &mut Headers,
+) -> Result<Verdict, DropReason> {
+    headers.direction = Some(Direction::Ingress);
+    let from = owner(tables, &headers.sender);
+    headers.source_identity = from.identity();
+    if !from.flags().contains(AddressFlags::TUNNEL) {
+        return Err(DropReason::SourceSpoofed);
+    }
+    tables.count(Metric::FromTunnel, packet.len());
+    if let Some(pod) = tables.endpoint(&AddressKey::new(headers.tuple.destination)) {
+        to_pod::admit(packet, tables, headers, pod)?;
+        return Ok(to_pod::deliver(packet, headers, pod));
+    }
+    let to = owner(tables, &headers.tuple.destination);
+    headers.destination_identity = to.identity();
+    // A node is no way from one cluster to another, nor to the outside.
+    if to.flags().contains(AddressFlags::HOST) { Ok(Verdict::Pass) } else { Err(DropReason::NoRoute) }
+}

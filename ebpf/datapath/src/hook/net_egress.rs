@@ -1,0 +1,41 @@
+//! What is about to leave on a physical device.
+
+use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason, identity};
+
+use crate::{Headers, Packet, Tables, Verdict, flow, snat, tables::owner};
+
+/// Masquerades what pods send to the outside, and keeps what belongs into the tunnel from leaving in clear.
+#[inline(always)]
+pub fn net_egress<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers) -> Verdict {
+    match judge(packet, tables, headers) {
+        Ok(()) => Verdict::Pass,
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+#[inline(always)]
+fn judge<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers) -> Result<(), DropReason> {
+    headers.direction = Some(Direction::Egress);
+    let to = owner(tables, &headers.tuple.destination);
+    headers.destination_identity = to.identity();
+    let pod = tables.endpoint(&AddressKey::new(headers.sender));
+    if to.flags().contains(AddressFlags::TUNNEL) {
+        // The node talks to other nodes itself, by protocols that encrypt.
+        let between_nodes = pod.is_none() && to.identity() == identity::REMOTE_NODE;
+        return if between_nodes { Ok(()) } else { Err(DropReason::Unencrypted) };
+    }
+    let Some(pod) = pod else { return Ok(()) };
+    headers.source_identity = pod.identity();
+    if to.flags().intersects(AddressFlags::NO_MASQUERADE.with(AddressFlags::HOST)) {
+        return Ok(());
+    }
+    let Some(config) = tables.config() else { return Err(DropReason::NotConfigured) };
+    if !config.flags().contains(ConfigFlags::MASQUERADE) || *config.node(headers.v6) == [0; 16] {
+        return Ok(());
+    }
+    // Who reached a pod by its own address is answered from that address.
+    if flow::observe(tables, headers).is_reply() {
+        return Ok(());
+    }
+    snat::masquerade(packet, tables, config, headers)
+}

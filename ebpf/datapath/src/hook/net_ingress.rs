@@ -1,0 +1,41 @@
+//! What arrives on a physical device.
+
+use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason};
+
+use super::to_pod;
+use crate::{Headers, Packet, Tables, Verdict, snat, tables::owner};
+
+/// Judges and directs a packet from the underlay. Only what is for a pod is touched.
+#[inline(always)]
+pub fn net_ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers) -> Verdict {
+    match direct(packet, tables, headers) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+#[inline(always)]
+fn direct<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &mut Headers,
+) -> Result<Verdict, DropReason> {
+    headers.direction = Some(Direction::Ingress);
+    let Some(config) = tables.config() else { return Ok(Verdict::Pass) };
+    let to_node = headers.tuple.destination == *config.node(headers.v6);
+    if to_node && config.flags().contains(ConfigFlags::MASQUERADE) {
+        snat::unmasquerade(packet, tables, config, headers)?;
+    }
+    let Some(pod) = tables.endpoint(&AddressKey::new(headers.tuple.destination)) else {
+        return Ok(Verdict::Pass);
+    };
+    let from = owner(tables, &headers.sender);
+    headers.source_identity = from.identity();
+    // The node's own addresses and its pods never come from outside, other clusters only through the tunnel.
+    let elsewhere = from.flags().intersects(AddressFlags::HOST.with(AddressFlags::TUNNEL));
+    if elsewhere || tables.endpoint(&AddressKey::new(headers.sender)).is_some() {
+        return Err(DropReason::SourceSpoofed);
+    }
+    to_pod::admit(packet, tables, headers, pod)?;
+    Ok(to_pod::deliver(packet, headers, pod))
+}

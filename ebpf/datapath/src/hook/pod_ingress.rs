@@ -1,0 +1,36 @@
+//! What the node's stack sends to a pod: probes, other traffic of the node, answers of services on the node.
+
+use tombolo_abi::{AddressKey, Direction, DropReason};
+
+use super::to_pod;
+use crate::{Headers, Packet, Tables, Verdict, tables::owner};
+
+/// Judges a packet that is about to enter the pod behind the host-side veth `ifindex`.
+#[inline(always)]
+pub fn pod_ingress<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &mut Headers,
+    ifindex: u32,
+) -> Verdict {
+    headers.direction = Some(Direction::Ingress);
+    if headers.v6 && is_local_only(&headers.tuple.destination) {
+        // Neighbour discovery between the two ends of the veth.
+        return Verdict::Pass;
+    }
+    let pod = match tables.endpoint(&AddressKey::new(headers.tuple.destination)) {
+        Some(pod) if pod.ifindex() == ifindex => pod,
+        _ => return Verdict::Drop(DropReason::NoRoute),
+    };
+    headers.source_identity = owner(tables, &headers.sender).identity();
+    match to_pod::admit(packet, tables, headers, pod) {
+        Ok(()) => Verdict::Pass,
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Whether an IPv6 address means only neighbours: link-local unicast or multicast (RFC 4291).
+#[inline(always)]
+fn is_local_only(address: &[u8; 16]) -> bool {
+    address[0] == 0xff || (address[0] == 0xfe && address[1] & 0xc0 == 0x80)
+}

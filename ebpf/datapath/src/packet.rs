@@ -1,0 +1,57 @@
+//! The packet as a program sees it.
+
+use crate::Tuple;
+
+/// What a packet begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    /// An Ethernet header (14 bytes, no VLAN tag: the kernel keeps that aside).
+    Ethernet,
+    /// The IP header.
+    Raw,
+}
+
+impl Link {
+    /// Bytes in front of the IP header.
+    pub const fn header_len(self) -> usize {
+        match self {
+            Self::Ethernet => 14,
+            Self::Raw => 0,
+        }
+    }
+}
+
+/// Bytes of a packet, and what the kernel knows about its way. Offsets count from the first byte of the packet.
+pub trait Packet {
+    /// Length in bytes.
+    fn len(&self) -> u32;
+
+    /// Whether there is no byte.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads `N` bytes; none when the packet ends before.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Writes `N` bytes without touching any checksum; none when that fails.
+    fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
+
+    /// Adds a one's complement difference to the transport checksum at `offset`. `pseudo` says that it comes from the
+    /// pseudo header, which a checksum still to be finished by the device holds already. `zero_is_none` says that a
+    /// checksum of zero means none (UDP over IPv4) and stays.
+    fn add_checksum(
+        &mut self,
+        offset: usize,
+        difference: u32,
+        pseudo: bool,
+        zero_is_none: bool,
+    ) -> Option<()>;
+
+    /// Finds the next hop on the underlay and remembers it for the redirect; false when the stack must decide: no
+    /// route, a route to the node itself, or a packet too large for the way.
+    fn route(&mut self, tuple: &Tuple, v6: bool) -> bool;
+
+    /// Whether the packet (each segment of it) fits the device.
+    fn fits(&mut self, ifindex: u32) -> bool;
+}

@@ -1,0 +1,201 @@
+//! Changes of addresses, ports and the hop limit, with all checksums.
+
+use tombolo_abi::{Address, DropReason, protocol};
+
+use crate::{
+    Fragment, Headers, Packet, Transport,
+    checksum::{difference, update},
+};
+
+/// Which end of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum End {
+    /// The sender.
+    Source,
+    /// The receiver.
+    Destination,
+}
+
+impl End {
+    /// The same end of a packet in the opposite direction.
+    const fn opposite(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
+}
+
+/// Gives one end of the connection another address and port, in the packet and in `headers`. In an ICMP error the
+/// packet it is about changes at its opposite end, and the error itself where it comes from or goes to that end.
+#[inline(never)]
+pub fn set_end<P: Packet>(
+    packet: &mut P,
+    headers: &mut Headers,
+    end: End,
+    address: &Address,
+    port: u16,
+) -> Result<(), DropReason> {
+    let (old_address, old_port) = match end {
+        End::Source => (headers.tuple.source, headers.tuple.source_port),
+        End::Destination => (headers.tuple.destination, headers.tuple.destination_port),
+    };
+    let address_changes = difference(&old_address, address);
+    let changed = if headers.is_error() {
+        in_error(packet, headers, end, (&old_address, address), (old_port, port))
+    } else {
+        in_packet(packet, headers, end, address, address_changes, (old_port, port))
+    };
+    changed.ok_or(DropReason::RewriteFailed)?;
+    let sent_by_it = headers.sender == old_address;
+    match end {
+        End::Source => {
+            headers.tuple.source = *address;
+            headers.tuple.source_port = port;
+            if sent_by_it {
+                headers.sender = *address;
+            }
+        }
+        End::Destination => {
+            headers.tuple.destination = *address;
+            headers.tuple.destination_port = port;
+        }
+    }
+    let echo =
+        if headers.is_error() { headers.inner_transport } else { headers.transport } == Transport::Echo;
+    if echo {
+        headers.tuple.source_port = port;
+        headers.tuple.destination_port = port;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn in_packet<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    end: End,
+    address: &Address,
+    address_changes: u32,
+    (old_port, port): (u16, u16),
+) -> Option<()> {
+    store_address(packet, usize::from(headers.l3), headers.v6, end, address)?;
+    if headers.fragment == Fragment::Later {
+        return Some(());
+    }
+    let l4 = usize::from(headers.l4);
+    let Some((field, pseudo)) = checksum_field(headers.protocol) else {
+        // SCTP: its CRC covers the ports but no address.
+        return (headers.transport != Transport::Ports || old_port == port).then_some(());
+    };
+    let zero_is_none = headers.protocol == protocol::UDP && !headers.v6;
+    if pseudo {
+        packet.add_checksum(l4 + field, address_changes, true, zero_is_none)?;
+    }
+    if old_port != port {
+        packet.store(l4 + port_field(headers.transport, end)?, port.to_be_bytes())?;
+        let changes = difference(&old_port.to_be_bytes(), &port.to_be_bytes());
+        packet.add_checksum(l4 + field, changes, false, zero_is_none)?;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn in_error<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    end: End,
+    (old_address, address): (&Address, &Address),
+    (old_port, port): (u16, u16),
+) -> Option<()> {
+    let address_changes = difference(old_address, address);
+    let field = usize::from(headers.l4) + 2;
+    let inner_end = end.opposite();
+    store_address(packet, usize::from(headers.inner_l3), headers.v6, inner_end, address)?;
+    if headers.v6 {
+        // The IPv6 header has no checksum of its own to even the change out.
+        packet.add_checksum(field, address_changes, false, false)?;
+    }
+    if old_port != port {
+        let offset = usize::from(headers.inner_l4) + port_field(headers.inner_transport, inner_end)?;
+        packet.store(offset, port.to_be_bytes())?;
+        let changes = difference(&old_port.to_be_bytes(), &port.to_be_bytes());
+        packet.add_checksum(field, changes, false, false)?;
+    }
+    if end == End::Source && headers.sender != *old_address {
+        return Some(());
+    }
+    store_address(packet, usize::from(headers.l3), headers.v6, end, address)?;
+    if headers.v6 {
+        packet.add_checksum(field, address_changes, true, false)?;
+    }
+    Some(())
+}
+
+/// Writes an address into the IP header at `l3`, and the checksum of an IPv4 header.
+#[inline(always)]
+fn store_address<P: Packet>(packet: &mut P, l3: usize, v6: bool, end: End, address: &Address) -> Option<()> {
+    if v6 {
+        let offset = match end {
+            End::Source => 8,
+            End::Destination => 24,
+        };
+        return packet.store(l3 + offset, *address);
+    }
+    let b = packet.load::<10>(l3 + 10)?;
+    let new = [address[12], address[13], address[14], address[15]];
+    let (source, destination) = ([b[2], b[3], b[4], b[5]], [b[6], b[7], b[8], b[9]]);
+    let (old, source, destination) = match end {
+        End::Source => (source, new, destination),
+        End::Destination => (destination, source, new),
+    };
+    let c = update([b[0], b[1]], difference(&old, &new));
+    let (s, d) = (source, destination);
+    packet.store(l3 + 10, [c[0], c[1], s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]])
+}
+
+/// Where the checksum stands in the transport header, and whether it covers the addresses.
+#[inline(always)]
+const fn checksum_field(number: u8) -> Option<(usize, bool)> {
+    match number {
+        protocol::TCP => Some((16, true)),
+        protocol::UDP => Some((6, true)),
+        protocol::ICMP => Some((2, false)),
+        protocol::ICMPV6 => Some((2, true)),
+        _ => None,
+    }
+}
+
+/// Where the port, or the identifier of an echo, stands in the transport header.
+#[inline(always)]
+const fn port_field(transport: Transport, end: End) -> Option<usize> {
+    match (transport, end) {
+        (Transport::Ports, End::Source) => Some(0),
+        (Transport::Ports, End::Destination) => Some(2),
+        (Transport::Echo, _) => Some(4),
+        (Transport::Other | Transport::Error, _) => None,
+    }
+}
+
+/// Takes one from the hop limit.
+///
+/// # Errors
+/// [`DropReason::TtlExceeded`] when it would come to zero; the packet is as before.
+#[inline(always)]
+pub fn take_hop<P: Packet>(packet: &mut P, headers: &Headers) -> Result<(), DropReason> {
+    let l3 = usize::from(headers.l3);
+    if headers.v6 {
+        let [hops] = packet.load::<1>(l3 + 7).ok_or(DropReason::Truncated)?;
+        if hops <= 1 {
+            return Err(DropReason::TtlExceeded);
+        }
+        return packet.store(l3 + 7, [hops - 1]).ok_or(DropReason::RewriteFailed);
+    }
+    let [hops, number, c0, c1] = packet.load::<4>(l3 + 8).ok_or(DropReason::Truncated)?;
+    if hops <= 1 {
+        return Err(DropReason::TtlExceeded);
+    }
+    let [c0, c1] = update([c0, c1], difference(&[hops, number], &[hops - 1, number]));
+    packet.store(l3 + 8, [hops - 1, number, c0, c1]).ok_or(DropReason::RewriteFailed)
+}

@@ -1,0 +1,50 @@
+//! The maps, the clock and chance.
+
+use tombolo_abi::{
+    Address, AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, EndpointValue, FlowKey,
+    FlowValue, FragmentKey, FragmentValue, Metric, OriginKey, OriginValue, PolicyKey, PolicyValue, PrefixKey,
+    ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
+};
+
+/// Everything that is not the packet. The names are those of the maps.
+#[expect(missing_docs, reason = "one lookup per map, documented with its key")]
+pub trait Tables {
+    /// Nanoseconds since boot.
+    fn now(&self) -> u64;
+    /// 32 random bits.
+    fn random(&self) -> u32;
+    fn config(&self) -> Option<&Config>;
+    fn endpoint(&self, key: &AddressKey) -> Option<&EndpointValue>;
+    fn address(&self, key: &AddressKey) -> Option<&AddressValue>;
+    fn prefix(&self, key: &PrefixKey) -> Option<&AddressValue>;
+    fn identity(&self, identity: u32) -> Option<&Bitmap>;
+    fn policy(&self, key: &PolicyKey) -> Option<&PolicyValue>;
+    fn service(&self, key: &ServiceKey) -> Option<&ServiceValue>;
+    fn slot(&self, key: &SlotKey) -> Option<&SlotValue>;
+    fn backend(&self, key: &BackendKey) -> Option<&BackendValue>;
+    /// Calls `f` on the entry in place.
+    fn flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowValue) -> R) -> Option<R>;
+    /// Adds or replaces; false when the map refuses.
+    fn set_flow(&self, key: &FlowKey, value: &FlowValue) -> bool;
+    /// Calls `f` on the entry in place.
+    fn snat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut SnatValue) -> R) -> Option<R>;
+    /// Adds, or replaces when told so; false when the map refuses or, without `replace`, when there is one already.
+    fn set_snat(&self, key: &FlowKey, value: &SnatValue, replace: bool) -> bool;
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
+    fn set_fragment(&self, key: &FragmentKey, value: &FragmentValue);
+    fn set_origin(&self, key: &OriginKey, value: &OriginValue) -> bool;
+    fn origin(&self, key: &OriginKey) -> Option<OriginValue>;
+    /// Counts a packet of `bytes`.
+    fn count(&self, metric: Metric, bytes: u32);
+}
+
+/// Who has an address and how it is reached.
+#[inline(always)]
+pub fn owner<T: Tables>(tables: &T, address: &Address) -> AddressValue {
+    let found =
+        tables.address(&AddressKey::new(*address)).or_else(|| tables.prefix(&PrefixKey::new(*address, 128)));
+    match found {
+        Some(value) => *value,
+        None => AddressValue::WORLD,
+    }
+}

@@ -1,0 +1,171 @@
+//! Attaching programs by pinned links, and replacing them in place.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Datapath, LoadError,
+    object::SOCK_LB_PROGRAMS,
+    pins,
+    sys::{self, TCX_EGRESS, TCX_INGRESS},
+};
+
+/// A program cannot be attached or detached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The kernel refuses, the device for instance is gone.
+    #[error("program {program} cannot be attached to {target}: {source}")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// Device or cgroup.
+        target: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The cgroup cannot be opened.
+    #[error("cgroup {path}: {source}")]
+    Cgroup {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The pinned link cannot be changed.
+    #[error("pinned link {path}: {source}")]
+    Pin {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program is not loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// Programs of a device: name and attach type.
+const POD: [(&str, u32); 2] = [("pod_ingress", TCX_EGRESS), ("pod_egress", TCX_INGRESS)];
+const NET: [(&str, u32); 2] = [("net_ingress", TCX_INGRESS), ("net_egress", TCX_EGRESS)];
+const MESH: [(&str, u32); 1] = [("mesh_ingress", TCX_INGRESS)];
+
+impl Datapath {
+    /// Attaches to a pod, given the index of the host's end of its veth in the caller's network namespace. If
+    /// something of ours is attached there already, it is replaced in one step.
+    ///
+    /// # Errors
+    /// The device does not exist or the kernel refuses.
+    pub fn attach_pod(&self, ifindex: u32) -> Result<(), AttachError> {
+        self.attach_to_device(&POD, ifindex)
+    }
+
+    /// Attaches to a physical device; otherwise as [`Self::attach_pod`].
+    ///
+    /// # Errors
+    /// The device does not exist or the kernel refuses.
+    pub fn attach_device(&self, ifindex: u32) -> Result<(), AttachError> {
+        self.attach_to_device(&NET, ifindex)
+    }
+
+    /// Attaches to the tunnel device, which has no Ethernet header; otherwise as [`Self::attach_pod`].
+    ///
+    /// # Errors
+    /// The device does not exist or the kernel refuses.
+    pub fn attach_mesh(&self, ifindex: u32) -> Result<(), AttachError> {
+        self.attach_to_device(&MESH, ifindex)
+    }
+
+    /// Attaches the socket programs to a cgroup (a directory of the unified hierarchy), replacing those of ours in
+    /// one step each.
+    ///
+    /// # Errors
+    /// The cgroup does not exist or the kernel refuses.
+    pub fn attach_cgroup(&self, cgroup: &Path) -> Result<(), AttachError> {
+        let open = fs::File::open(cgroup);
+        let directory = open.map_err(|source| AttachError::Cgroup { path: cgroup.to_owned(), source })?;
+        let target = sys::raw(directory.as_fd());
+        for (program, attach_type) in SOCK_LB_PROGRAMS {
+            let pin = pins::links(&self.pin_dir).join(format!("sock_lb-{program}"));
+            attach(self.fd(program)?, &pin, target, attach_type).map_err(|source| AttachError::Attach {
+                program,
+                target: format!("cgroup {}", cgroup.display()),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Detaches everything of ours from a device, whether or not it still exists.
+    ///
+    /// # Errors
+    /// A pinned link cannot be removed.
+    pub fn detach(&self, ifindex: u32) -> Result<(), AttachError> {
+        for (program, _) in POD.into_iter().chain(NET).chain(MESH) {
+            remove(&device_pin(&self.pin_dir, program, ifindex))?;
+        }
+        Ok(())
+    }
+
+    /// Indices of the devices that something of ours is (or was, if they are gone) attached to, in ascending order.
+    ///
+    /// # Errors
+    /// The directory of links cannot be read.
+    pub fn attached_devices(&self) -> Result<Vec<u32>, AttachError> {
+        let directory = pins::links(&self.pin_dir);
+        let failed = |source| AttachError::Pin { path: directory.clone(), source };
+        let mut devices = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            devices.extend(
+                name.to_str().and_then(|n| n.rsplit_once('-')).and_then(|(_, i)| i.parse::<u32>().ok()),
+            );
+        }
+        devices.sort_unstable();
+        devices.dedup();
+        Ok(devices)
+    }
+
+    fn attach_to_device(&self, programs: &[(&'static str, u32)], ifindex: u32) -> Result<(), AttachError> {
+        for &(program, attach_type) in programs {
+            let pin = device_pin(&self.pin_dir, program, ifindex);
+            attach(self.fd(program)?, &pin, ifindex, attach_type).map_err(|source| AttachError::Attach {
+                program,
+                target: format!("device {ifindex}"),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn device_pin(pin_dir: &Path, program: &str, ifindex: u32) -> PathBuf {
+    pins::links(pin_dir).join(format!("{program}-{ifindex}"))
+}
+
+/// Replaces the program of the pinned link, or makes a new link where there is none or its device is gone.
+fn attach(program: BorrowedFd<'_>, pin: &Path, target: u32, attach_type: u32) -> io::Result<()> {
+    match sys::open_pin(pin) {
+        Ok(link) => match sys::link_update(link.as_fd(), program) {
+            Ok(()) => return Ok(()),
+            // The device or cgroup that it was attached to is gone; the index may belong to another device now.
+            Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => fs::remove_file(pin)?,
+            Err(e) => return Err(e),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let link = sys::link_create(program, target, attach_type)?;
+    sys::pin(link.as_fd(), pin)
+}
+
+fn remove(pin: &Path) -> Result<(), AttachError> {
+    match fs::remove_file(pin) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(AttachError::Pin { path: pin.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

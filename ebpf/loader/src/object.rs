@@ -1,0 +1,40 @@
+//! The objects that the build script compiled.
+
+use aya::include_bytes_aligned;
+
+/// One compiled object.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// Its name, that of its attach point.
+    pub name: &'static str,
+    /// The ELF file.
+    pub bytes: &'static [u8],
+}
+
+macro_rules! objects {
+    ($($name:literal),*) => {
+        /// All tc programs; each object holds one program of the same name.
+        pub const TC: &[Object] = &[$(Object {
+            name: $name,
+            bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/", $name)),
+        },)*];
+    };
+}
+
+objects!("pod_egress", "pod_ingress", "net_ingress", "net_egress", "mesh_ingress");
+
+/// The cgroup programs.
+pub const SOCK_LB: Object =
+    Object { name: "sock_lb", bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sock_lb")) };
+
+/// The programs of [`SOCK_LB`] and where they attach.
+pub const SOCK_LB_PROGRAMS: [(&str, u32); 8] = [
+    ("connect4", crate::sys::CGROUP_INET4_CONNECT),
+    ("connect6", crate::sys::CGROUP_INET6_CONNECT),
+    ("sendmsg4", crate::sys::CGROUP_UDP4_SENDMSG),
+    ("sendmsg6", crate::sys::CGROUP_UDP6_SENDMSG),
+    ("recvmsg4", crate::sys::CGROUP_UDP4_RECVMSG),
+    ("recvmsg6", crate::sys::CGROUP_UDP6_RECVMSG),
+    ("getpeername4", crate::sys::CGROUP_INET4_GETPEERNAME),
+    ("getpeername6", crate::sys::CGROUP_INET6_GETPEERNAME),
+];

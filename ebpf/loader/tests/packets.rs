@@ -1,0 +1,324 @@
+//! Each program under BPF_PROG_TEST_RUN: verdict, bytes, counters, and what the verifier thought.
+
+mod common;
+
+use aya::{
+    TestRun,
+    programs::{Program, TestRunOptions},
+};
+use common::{config, ip, on_a_node, set_owner, set_service};
+use tombolo_abi::{
+    Address, AddressFlags, AddressKey, Bitmap, Direction, DropReason, EndpointFlags, EndpointValue, Metric,
+    PolicyKey, PolicyValue, identity,
+};
+use tombolo_loader::{Datapath, Table, drops, metrics};
+
+const NEXT: i32 = -1;
+const DROP: i32 = 2;
+const REDIRECT: i32 = 7;
+/// Test runs take place on the loopback device.
+const LOOPBACK: u32 = 1;
+
+fn v4(address: Address) -> [u8; 4] {
+    [address[12], address[13], address[14], address[15]]
+}
+
+fn sum(bytes: &[u8]) -> u32 {
+    bytes.chunks(2).map(|p| u32::from(u16::from_be_bytes([p[0], p.get(1).copied().unwrap_or(0)]))).sum()
+}
+
+fn checksum(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()
+}
+
+/// An Ethernet frame with a UDP datagram of four bytes.
+fn udp(from: (Address, u16), to: (Address, u16)) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    datagram.extend(from.1.to_be_bytes());
+    datagram.extend(to.1.to_be_bytes());
+    datagram.extend(12u16.to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(*b"ping");
+    let pseudo = sum(&v4(from.0)) + sum(&v4(to.0)) + 17 + 12;
+    let field = checksum(pseudo + sum(&datagram));
+    datagram[6..8].copy_from_slice(&field.to_be_bytes());
+    frame(from.0, to.0, 17, &datagram)
+}
+
+fn frame(from: Address, to: Address, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![0x45, 0];
+    header.extend(u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
+    header.extend([0, 1, 0, 0, 64, protocol, 0, 0]);
+    header.extend(v4(from));
+    header.extend(v4(to));
+    let field = checksum(sum(&header));
+    header[10..12].copy_from_slice(&field.to_be_bytes());
+    let mut frame = vec![0; 12];
+    frame.extend([8, 0]);
+    frame.extend(header);
+    frame.extend(payload);
+    frame
+}
+
+/// Whether the IPv4 header and the UDP datagram of a frame check out.
+fn is_sound(frame: &[u8]) -> bool {
+    let (header, datagram) = (&frame[14..34], &frame[34..]);
+    let pseudo = sum(&header[12..20]) + 17 + u32::try_from(datagram.len()).unwrap();
+    checksum(sum(header)) == 0 && checksum(pseudo + sum(datagram)) == 0
+}
+
+fn addresses(frame: &[u8]) -> (Address, u16, Address, u16) {
+    let at = |i: usize| ip(frame[i], frame[i + 1], frame[i + 2], frame[i + 3]);
+    let port = |i: usize| u16::from_be_bytes([frame[i], frame[i + 1]]);
+    (at(26), port(34), at(30), port(36))
+}
+
+fn test_run(datapath: &Datapath, program: &str, frame: &[u8]) -> (i32, Vec<u8>) {
+    let (verdict, bytes, _) = timed(datapath, program, frame, 1);
+    (verdict, bytes)
+}
+
+fn timed(datapath: &Datapath, program: &str, frame: &[u8], repeat: u32) -> (i32, Vec<u8>, u128) {
+    let mut out = vec![0; 256];
+    let Some(Program::SchedClassifier(loaded)) = datapath.program(program) else { panic!("{program}") };
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        repeat,
+        ..TestRunOptions::default()
+    };
+    let result = loaded.test_run(options).expect(program);
+    out.truncate(result.data_size_out as usize);
+    (result.return_value.cast_signed(), out, result.duration.as_nanos())
+}
+
+const A: Address = tombolo_abi::v4_mapped([10, 1, 0, 1]);
+const B: Address = tombolo_abi::v4_mapped([10, 1, 0, 2]);
+const VIP: Address = tombolo_abi::v4_mapped([10, 96, 0, 10]);
+const NODE: Address = tombolo_abi::v4_mapped([192, 168, 0, 1]);
+const OUTSIDE: Address = tombolo_abi::v4_mapped([203, 0, 113, 9]);
+const REMOTE: Address = tombolo_abi::v4_mapped([10, 2, 0, 1]);
+
+/// A node with the pods A (whose veth is taken to be the loopback device) and B, and its own address.
+fn node(pin_dir: &std::path::Path, flags_a: EndpointFlags, flags_b: EndpointFlags) -> Datapath {
+    let datapath = Datapath::load(pin_dir).unwrap();
+    datapath.maps().set_config(&config(NODE, 77)).unwrap();
+    let mut endpoints = datapath.maps().endpoint().unwrap();
+    for (address, ifindex, number, flags) in [(A, LOOPBACK, 1, flags_a), (B, 55, 2, flags_b)] {
+        let value = EndpointValue::new(
+            ifindex,
+            number,
+            1 << 20 | 300 + number,
+            flags,
+            common::POD_MAC,
+            common::HOST_MAC,
+        );
+        endpoints.upsert(&AddressKey::new(address), &value).unwrap();
+        set_owner(&datapath, address, value.identity(), AddressFlags::NO_MASQUERADE);
+    }
+    set_owner(&datapath, NODE, identity::HOST, AddressFlags::HOST);
+    set_owner(&datapath, REMOTE, 2 << 20 | 300, AddressFlags::TUNNEL);
+    datapath
+}
+
+fn dropped(datapath: &Datapath, reason: DropReason, direction: Direction) -> u64 {
+    drops(&datapath.maps()).unwrap()[&reason].get(direction).packets()
+}
+
+fn counted(datapath: &Datapath, metric: Metric) -> u64 {
+    metrics(&datapath.maps()).unwrap()[&metric].packets()
+}
+
+#[test]
+fn programs_load_within_the_budget() {
+    on_a_node(|pins| {
+        let datapath = Datapath::load(pins).unwrap();
+        for program in datapath.stats() {
+            println!(
+                "{:>14}: {:>7} verified instructions, {:>6} B jited",
+                program.name, program.verified_instructions, program.jited_bytes
+            );
+            assert!(program.verified_instructions < 300_000, "{program:?}");
+        }
+        assert_eq!(datapath.stats().len(), 13);
+        tombolo_loader::unload(pins).unwrap();
+        assert!(!pins.exists());
+    });
+}
+
+#[test]
+fn a_pod_reaches_another_on_its_node() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
+        let (verdict, out) = test_run(&datapath, "pod_egress", &udp((A, 1000), (B, 2000)));
+        assert_eq!(verdict, REDIRECT);
+        assert_eq!((&out[0..6], &out[6..12]), (&common::POD_MAC[..], &common::HOST_MAC[..]));
+        assert_eq!(out[22], 63);
+        assert!(is_sound(&out));
+        assert_eq!(counted(&datapath, Metric::ToPod), 1);
+    });
+}
+
+#[test]
+fn a_false_source_is_dropped_and_reported() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
+        let mut events = datapath.maps().events().unwrap();
+        let (verdict, _) = test_run(&datapath, "pod_egress", &udp((B, 1000), (A, 2000)));
+        assert_eq!(verdict, DROP);
+        assert_eq!(dropped(&datapath, DropReason::SourceSpoofed, Direction::Egress), 1);
+        let event = events.next_event().unwrap();
+        assert_eq!(
+            (event.reason, event.source, event.destination_port),
+            (DropReason::SourceSpoofed, B, 2000)
+        );
+        assert!(events.next_event().is_none());
+        for source in [NODE, REMOTE, B] {
+            assert_eq!(test_run(&datapath, "net_ingress", &udp((source, 1), (A, 2))).0, DROP);
+        }
+        assert_eq!(dropped(&datapath, DropReason::SourceSpoofed, Direction::Ingress), 3);
+    });
+}
+
+#[test]
+fn policy_decides_and_applies_to_running_connections() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::EGRESS_ENFORCED, EndpointFlags::INGRESS_ENFORCED);
+        let (to_b, back) = (udp((A, 1000), (B, 2000)), udp((B, 2000), (A, 1000)));
+        assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, DROP);
+        let mut policy = datapath.maps().policy().unwrap();
+        let any = PolicyValue::new(Bitmap::ANY, Bitmap::EMPTY);
+        policy.upsert(&PolicyKey::any(1, Direction::Egress), &any).unwrap();
+        assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, DROP);
+        assert_eq!(dropped(&datapath, DropReason::PolicyDenied, Direction::Egress), 1);
+        assert_eq!(dropped(&datapath, DropReason::PolicyDenied, Direction::Ingress), 1);
+        // Selector 9 matches A's identity; port 2000 is in the range 1984..=2047.
+        let mut nine = Bitmap::EMPTY;
+        nine.set(9);
+        datapath.maps().identity().unwrap().upsert(&(1 << 20 | 301), &nine).unwrap();
+        let rule = PolicyKey::ports(2, Direction::Ingress, 17, 1984, 10);
+        policy.upsert(&rule, &PolicyValue::new(nine, Bitmap::EMPTY)).unwrap();
+        assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, REDIRECT);
+        // The answer passes A's veth (not tested here) and, from elsewhere, its ingress without any rule.
+        assert_eq!(test_run(&datapath, "pod_ingress", &back).0, NEXT);
+        assert!(policy.delete(&rule).unwrap());
+        assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, DROP);
+    });
+}
+
+#[test]
+fn a_service_is_translated_and_its_answer_back() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
+        set_service(&datapath, 1, (VIP, 53, 17), &[(REMOTE, 5353)]);
+        set_service(&datapath, 2, (VIP, 54, 17), &[]);
+        let (verdict, out) = test_run(&datapath, "pod_egress", &udp((A, 1000), (VIP, 53)));
+        assert_eq!(addresses(&out), (A, 1000, REMOTE, 5353));
+        assert!(is_sound(&out));
+        // The tunnel does not exist here, so the size of its packets is not known and the stack gets it.
+        assert_eq!(verdict, NEXT);
+        let (verdict, out) = test_run(&datapath, "pod_ingress", &udp((REMOTE, 5353), (A, 1000)));
+        assert_eq!((verdict, addresses(&out)), (NEXT, (VIP, 53, A, 1000)));
+        assert!(is_sound(&out));
+        assert_eq!(test_run(&datapath, "pod_egress", &udp((A, 1000), (VIP, 54))).0, DROP);
+        assert_eq!(dropped(&datapath, DropReason::NoBackend, Direction::Egress), 1);
+    });
+}
+
+#[test]
+fn a_pod_reaches_itself_through_a_service() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::INGRESS_ENFORCED, EndpointFlags::NONE);
+        set_service(&datapath, 1, (VIP, 53, 17), &[(A, 5353)]);
+        let gateway = ip(169, 254, 1, 1);
+        let (verdict, out) = test_run(&datapath, "pod_egress", &udp((A, 1000), (VIP, 53)));
+        assert_eq!((verdict, addresses(&out)), (REDIRECT, (gateway, 1000, A, 5353)));
+        assert!(is_sound(&out));
+        let (verdict, out) = test_run(&datapath, "pod_egress", &udp((A, 5353), (gateway, 1000)));
+        assert_eq!((verdict, addresses(&out)), (REDIRECT, (VIP, 53, A, 1000)));
+        assert!(is_sound(&out));
+    });
+}
+
+#[test]
+fn masquerading_is_undone_for_answers_and_errors() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::INGRESS_ENFORCED);
+        let mut taken = Vec::new();
+        for port in [1000, 1001] {
+            // The pod's own program records the connection before.
+            test_run(&datapath, "pod_egress", &udp((A, port), (OUTSIDE, 53)));
+            let (verdict, out) = test_run(&datapath, "net_egress", &udp((A, port), (OUTSIDE, 53)));
+            let (source, snat_port, ..) = addresses(&out);
+            assert_eq!((verdict, source), (NEXT, NODE));
+            assert!(snat_port >= 61000 && !taken.contains(&snat_port) && is_sound(&out));
+            taken.push(snat_port);
+            let (verdict, back) = test_run(&datapath, "net_ingress", &udp((OUTSIDE, 53), (NODE, snat_port)));
+            assert_eq!((verdict, addresses(&back)), (REDIRECT, (OUTSIDE, 53, A, port)));
+            assert!(is_sound(&back));
+        }
+        // A router on the way says that the port cannot be reached.
+        let sent = udp((NODE, taken[0]), (OUTSIDE, 53));
+        let mut error = vec![3, 3, 0, 0, 0, 0, 0, 0];
+        error.extend(&sent[14..42]);
+        let field = checksum(sum(&error));
+        error[2..4].copy_from_slice(&field.to_be_bytes());
+        let (verdict, out) = test_run(&datapath, "net_ingress", &frame(ip(198, 51, 100, 1), NODE, 1, &error));
+        assert_eq!(verdict, REDIRECT);
+        assert_eq!(&out[30..34], &v4(A));
+        assert_eq!(&out[54..58], &v4(A));
+        assert_eq!(u16::from_be_bytes([out[62], out[63]]), 1000);
+        assert_eq!(
+            (checksum(sum(&out[14..34])), checksum(sum(&out[34..])), checksum(sum(&out[42..62]))),
+            (0, 0, 0)
+        );
+        // Within the mesh nothing is hidden, and nothing for another cluster leaves in clear.
+        assert_eq!(addresses(&test_run(&datapath, "net_egress", &udp((A, 1), (B, 2))).1).0, A);
+        assert_eq!(test_run(&datapath, "net_egress", &udp((A, 1), (REMOTE, 2))).0, DROP);
+        assert_eq!(dropped(&datapath, DropReason::Unencrypted, Direction::Egress), 1);
+    });
+}
+
+#[test]
+fn the_tunnel_brings_only_what_belongs_into_it() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
+        let raw = |from, to| udp(from, to)[14..].to_vec();
+        assert_eq!(test_run(&datapath, "mesh_ingress", &raw((OUTSIDE, 1), (A, 2))).0, DROP);
+        assert_eq!(test_run(&datapath, "mesh_ingress", &raw((REMOTE, 1), (OUTSIDE, 2))).0, DROP);
+        assert_eq!(test_run(&datapath, "mesh_ingress", &raw((REMOTE, 1), (NODE, 2))).0, NEXT);
+    });
+}
+
+#[test]
+fn parts_of_a_datagram_follow_its_first() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
+        let mut later = frame(A, B, 17, &[0; 16]);
+        later[20..22].copy_from_slice(&[0x00, 0x02]);
+        assert_eq!(test_run(&datapath, "pod_egress", &later).0, DROP);
+        assert_eq!(dropped(&datapath, DropReason::Fragment, Direction::Egress), 1);
+        let mut first = udp((A, 1000), (B, 2000));
+        first[20..22].copy_from_slice(&[0x20, 0x00]);
+        assert_eq!(test_run(&datapath, "pod_egress", &first).0, REDIRECT);
+        assert_eq!(test_run(&datapath, "pod_egress", &later).0, REDIRECT);
+    });
+}
+
+#[test]
+fn time_for_a_packet() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::EGRESS_ENFORCED, EndpointFlags::NONE);
+        let any = PolicyValue::new(Bitmap::ANY, Bitmap::EMPTY);
+        datapath.maps().policy().unwrap().upsert(&PolicyKey::any(1, Direction::Egress), &any).unwrap();
+        for (program, frame) in [
+            ("pod_ingress", udp((NODE, 1000), (A, 2000))),
+            ("net_ingress", udp((OUTSIDE, 1000), (NODE, 2000))),
+            ("net_egress", udp((NODE, 1000), (OUTSIDE, 2000))),
+        ] {
+            let (_, _, ns) = timed(&datapath, program, &frame, 200_000);
+            println!("{program:>12}: {ns} ns");
+        }
+    });
+}

@@ -1,0 +1,16 @@
+//! What a pod sends: tcx ingress of the host's end of its veth.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use tombolo_abi::Hook;
+use tombolo_datapath::{Link, hook};
+use tombolo_programs::{Unreadable, run};
+
+/// The program.
+#[classifier]
+pub fn pod_egress(context: TcContext) -> i32 {
+    run(context.skb.skb, Hook::PodEgress, Link::Ethernet, Unreadable::Drop, |packet, maps, headers, ifindex| {
+        hook::pod_egress(packet, maps, headers, ifindex)
+    })
+}

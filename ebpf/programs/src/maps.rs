@@ -1,0 +1,188 @@
+//! The maps. All but the scratch entry are shared between the programs through pins of the same name.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+};
+use tombolo_abi::{
+    AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, Counter, Direction, DropCount, DropEvent,
+    DropReason, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentValue, Metric, OriginKey, OriginValue,
+    PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, map as size,
+};
+use tombolo_datapath::Tables;
+
+#[map]
+static ENDPOINT: HashMap<AddressKey, EndpointValue> = HashMap::pinned(size::ENDPOINT_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static ADDRESS: HashMap<AddressKey, AddressValue> = HashMap::pinned(size::ADDRESS_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static PREFIX: LpmTrie<[u8; 16], AddressValue> = LpmTrie::pinned(size::PREFIX_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static IDENTITY: HashMap<u32, Bitmap> = HashMap::pinned(size::IDENTITY_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static POLICY: LpmTrie<[u8; 8], PolicyValue> = LpmTrie::pinned(size::POLICY_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static SERVICE: HashMap<ServiceKey, ServiceValue> = HashMap::pinned(size::SERVICE_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static BACKEND_SLOT: HashMap<SlotKey, SlotValue> = HashMap::pinned(size::BACKEND_SLOT_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static BACKEND: HashMap<BackendKey, BackendValue> = HashMap::pinned(size::BACKEND_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static FLOW: LruHashMap<FlowKey, FlowValue> = LruHashMap::pinned(size::FLOW_ENTRIES, 0);
+#[map]
+static SNAT: LruHashMap<FlowKey, SnatValue> = LruHashMap::pinned(size::SNAT_ENTRIES, 0);
+#[map]
+static FRAGMENT: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::pinned(size::FRAGMENT_ENTRIES, 0);
+#[map]
+static ORIGIN: LruHashMap<OriginKey, OriginValue> = LruHashMap::pinned(size::ORIGIN_ENTRIES, 0);
+#[map]
+static DROPS: PerCpuArray<DropCount> = PerCpuArray::pinned(size::DROPS_ENTRIES, 0);
+#[map]
+static METRICS: PerCpuArray<Counter> = PerCpuArray::pinned(size::METRICS_ENTRIES, 0);
+#[map]
+static EVENTS: RingBuf = RingBuf::pinned(size::EVENTS_BYTES, 0);
+#[map]
+static CONFIG: Array<Config> = Array::pinned(1, 0);
+
+/// Access to the maps.
+pub struct Maps;
+
+impl Maps {
+    /// Counts a dropped packet.
+    #[inline(always)]
+    pub fn count_drop(reason: DropReason, direction: Direction, bytes: u32) {
+        if let Some(count) = DROPS.get_ptr_mut(reason as u32) {
+            // SAFETY: an entry of this CPU; the program is not interrupted by another one that counts.
+            unsafe { (*count).add(direction, bytes) };
+        }
+    }
+
+    /// Reports a dropped packet, unless the ring is full.
+    #[inline(always)]
+    pub fn report(event: DropEvent) {
+        if let Some(mut entry) = EVENTS.reserve::<DropEvent>(0) {
+            entry.write(event);
+            entry.submit(0);
+        }
+    }
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: &AddressKey) -> Option<&EndpointValue> {
+        // SAFETY: user space replaces entries as a whole; an old one lives until the program returns.
+        unsafe { ENDPOINT.get(key) }
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &AddressKey) -> Option<&AddressValue> {
+        // SAFETY: as above.
+        unsafe { ADDRESS.get(key) }
+    }
+
+    #[inline(always)]
+    fn prefix(&self, key: &PrefixKey) -> Option<&AddressValue> {
+        PREFIX.get(Key::new(key.prefix_len(), key.address()))
+    }
+
+    #[inline(always)]
+    fn identity(&self, identity: u32) -> Option<&Bitmap> {
+        // SAFETY: as above.
+        unsafe { IDENTITY.get(identity) }
+    }
+
+    #[inline(always)]
+    fn policy(&self, key: &PolicyKey) -> Option<&PolicyValue> {
+        POLICY.get(Key::new(key.prefix_len(), key.data()))
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<&ServiceValue> {
+        // SAFETY: as above.
+        unsafe { SERVICE.get(key) }
+    }
+
+    #[inline(always)]
+    fn slot(&self, key: &SlotKey) -> Option<&SlotValue> {
+        // SAFETY: as above.
+        unsafe { BACKEND_SLOT.get(key) }
+    }
+
+    #[inline(always)]
+    fn backend(&self, key: &BackendKey) -> Option<&BackendValue> {
+        // SAFETY: as above.
+        unsafe { BACKEND.get(key) }
+    }
+
+    #[inline(always)]
+    fn flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowValue) -> R) -> Option<R> {
+        // SAFETY: two CPUs may write one entry; each field is whole, and the last writer's time and flags stand.
+        FLOW.get_ptr_mut(key).map(|flow| f(unsafe { &mut *flow }))
+    }
+
+    #[inline(always)]
+    fn set_flow(&self, key: &FlowKey, value: &FlowValue) -> bool {
+        FLOW.insert(key, value, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn snat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut SnatValue) -> R) -> Option<R> {
+        // SAFETY: as for flows.
+        SNAT.get_ptr_mut(key).map(|entry| f(unsafe { &mut *entry }))
+    }
+
+    #[inline(always)]
+    fn set_snat(&self, key: &FlowKey, value: &SnatValue, replace: bool) -> bool {
+        SNAT.insert(key, value, if replace { 0 } else { u64::from(BPF_NOEXIST) }).is_ok()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
+        // SAFETY: as above.
+        unsafe { FRAGMENT.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn set_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        // A failure shows as drops of the fragments that follow.
+        let _ = FRAGMENT.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn set_origin(&self, key: &OriginKey, value: &OriginValue) -> bool {
+        ORIGIN.insert(key, value, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn origin(&self, key: &OriginKey) -> Option<OriginValue> {
+        // SAFETY: as above.
+        unsafe { ORIGIN.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn count(&self, metric: Metric, bytes: u32) {
+        if let Some(counter) = METRICS.get_ptr_mut(metric as u32) {
+            // SAFETY: as for drops.
+            unsafe { (*counter).add(bytes) };
+        }
+    }
+}

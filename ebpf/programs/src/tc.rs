@@ -1,0 +1,142 @@
+//! From the kernel's packet to the kernel's verdict.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_ktime_get_ns, bpf_redirect, bpf_redirect_peer, bpf_skb_change_head, bpf_skb_store_bytes},
+    macros::map,
+    maps::PerCpuArray,
+};
+use tombolo_abi::{Direction, DropEvent, DropEventFacts, DropReason, EndpointValue, Hook, Metric};
+use tombolo_datapath::{Headers, Link, Packet, Tables, Verdict, classify};
+
+use crate::{
+    Maps,
+    sk_buff::{Fib, SkBuff},
+};
+
+/// Verdicts of tcx programs (`enum tcx_action_base`).
+const NEXT: i32 = -1;
+const DROP: i32 = 2;
+
+/// Large state that would not fit the stack, for the packet in hand.
+#[repr(C)]
+struct Scratch {
+    headers: Headers,
+    fib: Fib,
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// What is done with an IP packet whose headers cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It is dropped.
+    Drop,
+    /// The stack deals with it.
+    Pass,
+}
+
+/// Runs `decide` on a packet and does what it says.
+#[inline(always)]
+pub fn run(
+    skb: *mut __sk_buff,
+    hook: Hook,
+    link: Link,
+    unreadable: Unreadable,
+    decide: impl FnOnce(&mut SkBuff<'_>, &Maps, &mut Headers, u32) -> Verdict,
+) -> i32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return DROP };
+    // SAFETY: the entry of this CPU; programs of one object do not nest.
+    let Scratch { headers, fib } = unsafe { &mut *scratch };
+    let mut packet = SkBuff::new(skb, link, fib);
+    let verdict = match classify(&packet, &Maps, link, headers) {
+        Ok(true) => {
+            packet.set_family(headers.v6);
+            let ifindex = packet.ifindex();
+            decide(&mut packet, &Maps, headers, ifindex)
+        }
+        Ok(false) => Verdict::Pass,
+        Err(_) if unreadable == Unreadable::Pass => Verdict::Pass,
+        Err(reason) => Verdict::Drop(reason),
+    };
+    act(&mut packet, hook, link, headers, verdict)
+}
+
+#[inline(always)]
+fn act(packet: &mut SkBuff<'_>, hook: Hook, link: Link, headers: &Headers, verdict: Verdict) -> i32 {
+    let len = packet.len();
+    match verdict {
+        Verdict::Pass => {
+            Maps.count(Metric::ToStack, len);
+            NEXT
+        }
+        Verdict::ToPod(pod) => match enter(packet, link, headers.v6, &pod) {
+            Some(action) => {
+                Maps.count(Metric::ToPod, len);
+                action
+            }
+            None => drop(packet, hook, headers, DropReason::RewriteFailed),
+        },
+        Verdict::ToUnderlay => {
+            Maps.count(Metric::ToUnderlay, len);
+            packet.redirect_to_next_hop()
+        }
+        Verdict::ToTunnel(ifindex) => {
+            Maps.count(Metric::ToTunnel, len);
+            // SAFETY: a helper on plain numbers; it removes the Ethernet header for the tunnel.
+            unsafe { bpf_redirect(ifindex, 0) as i32 }
+        }
+        Verdict::Drop(reason) => drop(packet, hook, headers, reason),
+    }
+}
+
+/// Addresses the frame to the pod and hands it to the pod's end of the veth.
+#[inline(always)]
+fn enter(packet: &mut SkBuff<'_>, link: Link, v6: bool, pod: &EndpointValue) -> Option<i32> {
+    if link == Link::Raw {
+        // SAFETY: the context of the program.
+        let made = unsafe { bpf_skb_change_head(packet.as_ptr(), Link::Ethernet.header_len() as u32, 0) };
+        if made != 0 {
+            return None;
+        }
+    }
+    let (p, h) = (pod.pod_mac(), pod.host_mac());
+    let ether_type: [u8; 2] = if v6 { [0x86, 0xdd] } else { [0x08, 0x00] };
+    let frame = [
+        p[0], p[1], p[2], p[3], p[4], p[5], h[0], h[1], h[2], h[3], h[4], h[5], ether_type[0], ether_type[1],
+    ];
+    // SAFETY: the helper reads the 14 bytes.
+    if unsafe { bpf_skb_store_bytes(packet.as_ptr(), 0, frame.as_ptr().cast(), frame.len() as u32, 0) } != 0 {
+        return None;
+    }
+    // SAFETY: a helper on plain numbers.
+    Some(unsafe { bpf_redirect_peer(pod.ifindex(), 0) as i32 })
+}
+
+#[inline(never)]
+fn drop(packet: &SkBuff<'_>, hook: Hook, headers: &Headers, reason: DropReason) -> i32 {
+    let direction = headers.direction.unwrap_or(match hook {
+        Hook::PodEgress | Hook::NetEgress => Direction::Egress,
+        Hook::PodIngress | Hook::NetIngress | Hook::MeshIngress => Direction::Ingress,
+    });
+    let len = packet.len();
+    Maps::count_drop(reason, direction, len);
+    Maps::report(DropEvent::new(&DropEventFacts {
+        // SAFETY: a helper without arguments.
+        time: unsafe { bpf_ktime_get_ns() },
+        reason,
+        direction,
+        hook,
+        ifindex: packet.ifindex(),
+        len,
+        source_identity: headers.source_identity,
+        destination_identity: headers.destination_identity,
+        source: headers.tuple.source,
+        destination: headers.tuple.destination,
+        source_port: headers.tuple.source_port,
+        destination_port: headers.tuple.destination_port,
+        protocol: headers.tuple.protocol,
+    }));
+    DROP
+}
