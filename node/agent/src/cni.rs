@@ -7,6 +7,7 @@ mod server;
 
 use async_trait::async_trait;
 pub use manager::{Manager, ManagerConfig, ManagerError};
+pub(crate) use server::listen;
 pub use server::{ServerError, serve};
 use tombolo_node_core::endpoints::LocalEndpoint;
 

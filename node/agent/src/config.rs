@@ -151,8 +151,11 @@ impl Config {
             text => text.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
         };
         let parse = |source| ConfigError::Parse { path: path.to_owned(), source };
-        let below =
-            if text.trim().is_empty() { Layer::default() } else { serde_yaml_ng::from_str(&text).map_err(parse)? };
+        let below = if text.trim().is_empty() {
+            Layer::default()
+        } else {
+            serde_yaml_ng::from_str(&text).map_err(parse)?
+        };
         flags.over(below).resolve()
     }
 
@@ -185,7 +188,6 @@ impl Config {
         }
         Ok(self)
     }
-
 }
 
 #[cfg(test)]

@@ -191,7 +191,8 @@ impl Loop {
                 lane.settle(state);
             }
             let policies = [TableId::Identity, TableId::Policy];
-            if self.lanes.iter().filter(|lane| policies.contains(&lane.table())).all(|lane| lane.is_settled()) {
+            if self.lanes.iter().filter(|lane| policies.contains(&lane.table())).all(|lane| lane.is_settled())
+            {
                 state.settle_policies();
             }
         });

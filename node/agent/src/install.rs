@@ -83,7 +83,9 @@ impl Installer {
     pub fn remove(&self) -> Result<(), InstallError> {
         for path in [self.conf_dir.join(CONF), self.bin_dir.join(BINARY)] {
             match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(InstallError { path, source }),
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(InstallError { path, source });
+                }
                 _ => {}
             }
         }

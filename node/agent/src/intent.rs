@@ -42,12 +42,13 @@ impl Intent {
         self.changes.subscribe()
     }
 
-    /// The record of a pod of this cluster, as soon as there is one. Without a UID any pod of that name will do,
+    /// The record of a pod of this cluster, as soon as there is one and the state is known in full: the pod's policy
+    /// depends on all of it. Without a UID any pod of that name will do,
     /// as the runtime does not tell more.
     pub async fn pod(&self, pod: &Pod) -> EndpointRecord {
         let mut changes = self.changes();
         loop {
-            if let Some(record) = self.read(|state| find(state, pod)) {
+            if let Some(record) = self.read(|state| state.may_prune().then(|| find(state, pod)).flatten()) {
                 return record;
             }
             // The sender lives as long as this.

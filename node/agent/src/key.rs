@@ -33,7 +33,9 @@ pub enum KeyError {
     #[error("the tunnel key {0:?} is damaged: remove the file and restart the agent, which makes a new key")]
     Damaged(PathBuf),
     /// Mode.
-    #[error("the tunnel key {path:?} can be read by others (mode {mode:o}): remove it, and restart the agent")]
+    #[error(
+        "the tunnel key {path:?} can be read by others (mode {mode:o}): remove it, and restart the agent"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -93,7 +95,8 @@ mod tests {
 
     #[test]
     fn the_public_half_is_what_wg_pubkey_prints() {
-        let key = PrivateKey(unhex("0101010101010101010101010101010101010101010101010101010101010141").unwrap());
+        let key =
+            PrivateKey(unhex("0101010101010101010101010101010101010101010101010101010101010141").unwrap());
         assert_eq!(hex(&public(&key)), "a4e09292b651c278b9772c569f5fa9bb13d906b46ab68c9df9dc2b4409f8a209");
     }
 }

@@ -1,5 +1,6 @@
 //! What desired tables are written to, besides BPF maps: kernel routes and WireGuard peers.
 
+pub mod map;
 mod peers;
 mod routes;
 mod tunnel;

@@ -36,7 +36,9 @@ pub enum UnderlayError {
     #[error("device {0} does not exist: correct devices in the configuration, or leave it out")]
     Missing(String),
     /// None was found.
-    #[error("no device has one of the node's addresses {0:?} or the default route: set devices in the configuration")]
+    #[error(
+        "no device has one of the node's addresses {0:?} or the default route: set devices in the configuration"
+    )]
     None(Vec<IpAddr>),
 }
 
@@ -59,7 +61,11 @@ pub async fn find(
         links.iter().filter(|link| link.name != "lo" && !own(link)).filter(wanted).cloned().collect()
     } else {
         let find = |name: &String| {
-            links.iter().find(|l| l.name == *name).cloned().ok_or_else(|| UnderlayError::Missing(name.clone()))
+            links
+                .iter()
+                .find(|l| l.name == *name)
+                .cloned()
+                .ok_or_else(|| UnderlayError::Missing(name.clone()))
         };
         configured.iter().map(find).collect::<Result<_, _>>()?
     };
@@ -67,6 +73,7 @@ pub async fn find(
         return Err(UnderlayError::None(node.to_vec()));
     }
     let foreign = |index: u32| links.iter().any(|l| l.index == index && !own(l));
-    let addresses = addresses.into_iter().filter(|(index, a)| foreign(*index) && !a.is_loopback()).map(|(_, a)| a);
+    let addresses =
+        addresses.into_iter().filter(|(index, a)| foreign(*index) && !a.is_loopback()).map(|(_, a)| a);
     Ok(Underlay { devices, addresses: addresses.collect() })
 }

@@ -141,7 +141,9 @@ impl Layer {
             tunnel_socket: self.tunnel_socket.unwrap_or_else(|| "/var/run/wireguard/tombolo-wg0.sock".into()),
             tunnel_device: self.tunnel_device.unwrap_or_else(|| "tombolo-wg0".into()),
             tunnel_port: self.tunnel_port.unwrap_or(51871),
-            metrics_address: self.metrics_address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9964))),
+            metrics_address: self
+                .metrics_address
+                .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9964))),
             mtu: self.mtu,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: self.log_level.unwrap_or_else(|| "info".into()),

@@ -124,7 +124,8 @@ where
     }
 
     fn failures(&self) -> Vec<String> {
-        let of_keys = self.reconciler.failures().iter().map(|(key, failure)| format!("{key:?}: {}", failure.error));
+        let of_keys =
+            self.reconciler.failures().iter().map(|(key, failure)| format!("{key:?}: {}", failure.error));
         self.broken.iter().cloned().chain(of_keys).collect()
     }
 }

@@ -31,7 +31,12 @@ pub enum RouteError {
 
 impl Routes {
     /// Routes of this namespace; `tunnel_device` leads to other clusters.
-    pub fn new(netlink: Netlink, runtime: Handle, tunnel_device: String, node_addresses: Vec<IpAddr>) -> Self {
+    pub fn new(
+        netlink: Netlink,
+        runtime: Handle,
+        tunnel_device: String,
+        node_addresses: Vec<IpAddr>,
+    ) -> Self {
         Self { netlink, runtime, tunnel_device, node_addresses }
     }
 
@@ -62,7 +67,8 @@ impl Routes {
         let tunnel = self.netlink.link(&self.tunnel_device).await?.map(|l| l.index);
         let routes = self.netlink.routes().await?;
         // Host routes of pods come and go with their devices.
-        let own = routes.into_iter().filter(|r| r.protocol == ROUTE_PROTOCOL && r.spec.destination.bits() < 128);
+        let own =
+            routes.into_iter().filter(|r| r.protocol == ROUTE_PROTOCOL && r.spec.destination.bits() < 128);
         let next_hop = |spec: &RouteSpec| match spec.gateway {
             Some(gateway) => NextHop::Gateway(gateway.into()),
             None if Some(spec.device) == tunnel => NextHop::Tunnel,

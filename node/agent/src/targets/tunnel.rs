@@ -1,8 +1,6 @@
 //! The tunnel itself: its key and port over UAPI, MTU and state of its device over netlink. The device is made by
 //! the tunnel process, never here.
 
-
-
 use crate::{
     netlink::{Netlink, NetlinkError},
     sysctl::{self, SysctlError},
