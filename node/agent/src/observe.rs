@@ -22,7 +22,7 @@ pub fn collect_drops(maps: &Maps, metrics: &Metrics) -> Result<(), TableError> {
 /// Logs each drop at level debug, until the ring cannot be read any more. There is one reader per node.
 pub async fn log_drops(maps: &Maps) -> io::Result<()> {
     let mut events = maps.events().map_err(io::Error::other)?;
-    let readable = AsyncFd::new(events.as_fd().try_clone_to_owned()?)?;
+    let readable = AsyncFd::register(events.as_fd().try_clone_to_owned()?)?;
     loop {
         let mut ready = readable.readable().await?;
         while let Some(event) = events.next_event() {
