@@ -34,6 +34,7 @@ impl Backoff {
     pub async fn wait(&mut self) {
         let step = self.next;
         self.next = (step * 2).min(self.max);
-        tokio::time::sleep(step.mul_f64(rand::rng().random_range(0.5..=1.0))).await;
+        let delay = step.mul_f64(rand::rng().random_range(0.5..=1.0));
+        tokio::time::sleep(delay).await;
     }
 }
