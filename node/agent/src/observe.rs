@@ -1,12 +1,19 @@
 //! What the datapath reports: counters into metrics, single drops into the log.
 
-use std::{io, os::fd::AsFd, sync::atomic::Ordering};
+use std::{io, os::fd::AsFd, sync::atomic::Ordering, thread};
 
-use tokio::io::unix::AsyncFd;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use tokio::sync::oneshot;
 use tombolo_abi::Direction;
 use tombolo_loader::{Maps, TableError};
 
 use crate::metrics::{DropLabels, Metrics};
+
+/// How long the reader of drops sleeps at most, milliseconds.
+const LOOK: u16 = 500;
 
 /// Copies the datapath's counters of drops into the metrics.
 pub fn collect_drops(maps: &Maps, metrics: &Metrics) -> Result<(), TableError> {
@@ -19,15 +26,30 @@ pub fn collect_drops(maps: &Maps, metrics: &Metrics) -> Result<(), TableError> {
     Ok(())
 }
 
-/// Logs each drop at level debug, until the ring cannot be read any more. There is one reader per node.
+/// Logs each drop at level debug, until the future is dropped or the ring cannot be read any more. There is one
+/// reader per node.
 pub async fn log_drops(maps: &Maps) -> io::Result<()> {
     let mut events = maps.events().map_err(io::Error::other)?;
-    let readable = AsyncFd::register(events.as_fd().try_clone_to_owned()?)?;
-    loop {
-        let mut ready = readable.readable().await?;
-        while let Some(event) = events.next_event() {
-            tracing::debug!(reason = event.reason.name(), ?event, "packet dropped");
+    let (failed, failure) = oneshot::channel::<io::Error>();
+    let read = move || {
+        // Looks now and then whether anybody still wants to know.
+        while !failed.is_closed() {
+            if let Err(e) =
+                poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LOOK))
+                && e != Errno::EINTR
+            {
+                // Nobody waits any more when the agent stops.
+                let _ = failed.send(e.into());
+                return;
+            }
+            while let Some(event) = events.next_event() {
+                tracing::debug!(reason = event.reason.name(), ?event, "packet dropped");
+            }
         }
-        ready.clear_ready();
+    };
+    thread::Builder::new().name("drops".into()).spawn(read)?;
+    match failure.await {
+        Ok(error) => Err(error),
+        Err(_) => Err(io::Error::other("the reader of drops has ended")),
     }
 }
