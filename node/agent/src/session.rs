@@ -167,6 +167,8 @@ async fn consume(mut deltas: mpsc::Receiver<Delta>, intent: Arc<Intent>) {
             }
             if complete && !synced {
                 state.complete_sync();
+                // Whoever is woken finds the tables as the records want them.
+                state.refresh();
                 synced = true;
             }
         });

@@ -130,6 +130,7 @@ impl World {
             state.begin_sync();
             self.pods.lock().unwrap().iter().for_each(|pod| state.apply(Change::Upsert(record(pod))));
             state.complete_sync();
+            state.refresh();
         });
         let (intent, datapath) = (Arc::clone(&self.intent), Arc::clone(&self.datapath));
         let manager = Manager::new(config, Netlink::new().unwrap(), intent, datapath).unwrap();
@@ -196,7 +197,8 @@ impl World {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(config.to_string().as_bytes()).await.unwrap();
+        // A call that fails early does not read its input.
+        let _ = stdin.write_all(config.to_string().as_bytes()).await;
         drop(stdin);
         child.wait_with_output().await.unwrap()
     }
