@@ -1,9 +1,11 @@
 //! Compiles the BPF programs with the first toolchain that can, and puts the objects where `include_bytes` finds them.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "how a build script talks to cargo")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 const PROGRAMS: [&str; 6] =
@@ -16,7 +18,17 @@ struct Toolchain {
     rustc: PathBuf,
 }
 
-fn main() -> Result<(), String> {
+fn main() -> ExitCode {
+    match compile() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compile() -> Result<(), String> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let ebpf = manifest.parent().ok_or("the loader's directory has no parent")?;
     let out = PathBuf::from(variable("OUT_DIR")?);

@@ -40,6 +40,12 @@ impl AddressKey {
         Self { address }
     }
 
+    /// The key of an address where it stands.
+    #[inline(always)]
+    pub fn of(address: &Address) -> &Self {
+        bytemuck::cast_ref(address)
+    }
+
     /// The address.
     pub const fn address(&self) -> Address {
         self.address

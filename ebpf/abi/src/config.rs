@@ -18,7 +18,7 @@ flags! {
 
 /// Value of `CONFIG`; may be replaced at any time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Config {
     node_v4: Address,
     node_v6: Address,

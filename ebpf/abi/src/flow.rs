@@ -9,7 +9,7 @@ use crate::Address;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Scope {
-    /// `FLOW`: a connection between two addresses, the smaller (address, port) standing as source, so that both
+    /// `FLOW`: a connection between two addresses, in an order of their own, so that both
     /// directions find one entry.
     Connection = 0,
     /// `FLOW`: the backend that a client's connection to a frontend got, with the client as source.
@@ -21,8 +21,9 @@ pub enum Scope {
 }
 
 /// Key of `FLOW` and `SNAT`. For ICMP echo both ports are the identifier, for protocols without ports they are 0.
+/// Aligned so that BPF code copies words; without it, it copies bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey {
     source: Address,
     destination: Address,
@@ -223,7 +224,7 @@ impl SnatValue {
 
 /// Key of `FRAGMENT`: one IP datagram (RFC 791, section 3.2; RFC 8200, section 4.5).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FragmentKey {
     source: Address,
     destination: Address,

@@ -1,6 +1,6 @@
 //! Connection tracking: which packets are replies, and to which frontend they belong.
 
-use tombolo_abi::{DropReason, FlowFlags, FlowKey, FlowValue, Scope, protocol};
+use tombolo_abi::{Address, DropReason, FlowFlags, FlowKey, FlowValue, Scope, protocol};
 
 use crate::{Headers, Tables, Tuple};
 
@@ -107,54 +107,29 @@ const fn is_closed(flags: FlowFlags) -> bool {
 
 /// The key of the connection, and whether the sender stands as source in it.
 #[inline(always)]
-pub fn connection_key(tuple: &Tuple) -> (FlowKey, bool) {
-    let t = tuple;
-    if is_first(t) {
-        (
-            FlowKey::new(
-                Scope::Connection,
-                t.source,
-                t.source_port,
-                t.destination,
-                t.destination_port,
-                t.protocol,
-            ),
-            true,
-        )
-    } else {
-        (
-            FlowKey::new(
-                Scope::Connection,
-                t.destination,
-                t.destination_port,
-                t.source,
-                t.source_port,
-                t.protocol,
-            ),
-            false,
-        )
-    }
+fn connection_key(t: &Tuple) -> (FlowKey, bool) {
+    key_between(&t.source, t.source_port, &t.destination, t.destination_port, t.protocol)
 }
 
-/// Whether the sender is the smaller of the two ends.
+/// The key of a connection between two ends, and whether the first stands as source in it.
 #[inline(always)]
-fn is_first(tuple: &Tuple) -> bool {
-    let (s, d) = (halves(&tuple.source), halves(&tuple.destination));
-    if s.0 != d.0 {
-        return s.0 < d.0;
-    }
-    if s.1 != d.1 {
-        return s.1 < d.1;
-    }
-    tuple.source_port <= tuple.destination_port
+pub fn key_between(a: &Address, a_port: u16, b: &Address, b_port: u16, number: u8) -> (FlowKey, bool) {
+    let a_is_source = is_before(a, a_port, b, b_port);
+    let (s, s_port, d, d_port) = if a_is_source { (a, a_port, b, b_port) } else { (b, b_port, a, a_port) };
+    (FlowKey::new(Scope::Connection, *s, s_port, *d, d_port, number), a_is_source)
 }
 
+/// Any order will do; the last bytes differ most often.
 #[inline(always)]
-fn halves(a: &[u8; 16]) -> (u64, u64) {
-    (
-        u64::from_be_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
-        u64::from_be_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
-    )
+fn is_before(a: &Address, a_port: u16, b: &Address, b_port: u16) -> bool {
+    let mut i = a.len();
+    while i > 0 {
+        i -= 1;
+        if a[i] != b[i] {
+            return a[i] < b[i];
+        }
+    }
+    a_port <= b_port
 }
 
 #[inline(always)]

@@ -30,11 +30,11 @@ use tombolo_abi::{DropReason, EndpointValue};
 
 /// What is done with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum Verdict<'t> {
     /// The network stack of the node goes on with it.
     Pass,
     /// Straight into this local pod; addressed to its Ethernet address.
-    ToPod(EndpointValue),
+    ToPod(&'t EndpointValue),
     /// To the next hop that [`Packet::route`] found.
     ToUnderlay,
     /// Into the tunnel device with this index.

@@ -8,8 +8,9 @@ use tombolo_abi::{Address, Direction, DropReason, FragmentKey, FragmentValue, pr
 
 use crate::{Link, Packet, Tables};
 
-/// Who talks to whom.
+/// Who talks to whom. Aligned so that BPF code copies words; without it, it copies bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C, align(8))]
 pub struct Tuple {
     /// Sender.
     pub source: Address,
@@ -53,6 +54,7 @@ pub enum Fragment {
 
 /// What is known about a packet. Offsets count from its first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct Headers {
     /// The connection it belongs to, in the direction in which it goes. For an ICMP error that is the reverse of
     /// the packet it is about.
@@ -89,8 +91,9 @@ pub struct Headers {
     pub inner_transport: Transport,
     /// Which part of a datagram it is.
     pub fragment: Fragment,
-    /// Whether it is IPv6.
-    pub v6: bool,
+    /// Version of IP, 4 or 6. Not a flag: the verifier does not know that a byte of memory is 0 or 1, which the
+    /// compiler builds on.
+    pub version: u8,
     /// Whether its destination was changed from `frontend`.
     pub translated: bool,
     /// Whose rules are being asked, for the event of a drop.
@@ -98,6 +101,12 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Whether it is IPv6.
+    #[inline(always)]
+    pub fn is_v6(&self) -> bool {
+        self.version == 6
+    }
+
     /// Whether it is an ICMP error.
     #[inline(always)]
     pub fn is_error(&self) -> bool {
@@ -143,7 +152,7 @@ pub fn classify<P: Packet, T: Tables>(
         },
     };
     headers.l3 = l3 as u16;
-    headers.v6 = v6;
+    headers.version = if v6 { 6 } else { 4 };
     if v6 {
         ip::v6(packet, headers)?;
     } else {
@@ -154,23 +163,32 @@ pub fn classify<P: Packet, T: Tables>(
         Fragment::Whole => transport(packet, headers)?,
         Fragment::First => {
             transport(packet, headers)?;
-            tables.set_fragment(
-                &fragment_key(headers),
-                &FragmentValue::new(headers.tuple.source_port, headers.tuple.destination_port),
-            );
+            remember(tables, headers);
         }
-        Fragment::Later => {
-            let ports = tables.fragment(&fragment_key(headers)).ok_or(DropReason::Fragment)?;
-            headers.tuple.source_port = ports.source_port();
-            headers.tuple.destination_port = ports.destination_port();
-            headers.transport = match headers.tuple.protocol {
-                protocol::TCP | protocol::UDP | protocol::SCTP => Transport::Ports,
-                protocol::ICMP | protocol::ICMPV6 => Transport::Echo,
-                _ => Transport::Other,
-            };
-        }
+        Fragment::Later => recall(tables, headers)?,
     }
     Ok(true)
+}
+
+/// Notes the ports of a first fragment for the others.
+#[inline(never)]
+fn remember<T: Tables>(tables: &T, headers: &Headers) {
+    let ports = FragmentValue::new(headers.tuple.source_port, headers.tuple.destination_port);
+    tables.set_fragment(&fragment_key(headers), &ports);
+}
+
+/// Gives a later fragment the ports of the first.
+#[inline(never)]
+fn recall<T: Tables>(tables: &T, headers: &mut Headers) -> Result<(), DropReason> {
+    let ports = tables.fragment(&fragment_key(headers)).ok_or(DropReason::Fragment)?;
+    headers.tuple.source_port = ports.source_port();
+    headers.tuple.destination_port = ports.destination_port();
+    headers.transport = match headers.tuple.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => Transport::Ports,
+        protocol::ICMP | protocol::ICMPV6 => Transport::Echo,
+        _ => Transport::Other,
+    };
+    Ok(())
 }
 
 #[inline(always)]

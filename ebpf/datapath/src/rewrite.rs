@@ -37,25 +37,21 @@ pub fn set_end<P: Packet>(
     address: &Address,
     port: u16,
 ) -> Result<(), DropReason> {
-    let (old_address, old_port) = match end {
-        End::Source => (headers.tuple.source, headers.tuple.source_port),
-        End::Destination => (headers.tuple.destination, headers.tuple.destination_port),
-    };
-    let address_changes = difference(&old_address, address);
     let changed = if headers.is_error() {
-        in_error(packet, headers, end, (&old_address, address), (old_port, port))
+        in_error(packet, headers, end, address, port)
     } else {
-        in_packet(packet, headers, end, address, address_changes, (old_port, port))
+        in_packet(packet, headers, end, address, port)
     };
-    changed.ok_or(DropReason::RewriteFailed)?;
-    let sent_by_it = headers.sender == old_address;
+    if !changed {
+        return Err(DropReason::RewriteFailed);
+    }
     match end {
         End::Source => {
-            headers.tuple.source = *address;
-            headers.tuple.source_port = port;
-            if sent_by_it {
+            if headers.sender == headers.tuple.source {
                 headers.sender = *address;
             }
+            headers.tuple.source = *address;
+            headers.tuple.source_port = port;
         }
         End::Destination => {
             headers.tuple.destination = *address;
@@ -71,71 +67,75 @@ pub fn set_end<P: Packet>(
     Ok(())
 }
 
+/// The end as it is before the change.
 #[inline(always)]
-fn in_packet<P: Packet>(
-    packet: &mut P,
-    headers: &Headers,
-    end: End,
-    address: &Address,
-    address_changes: u32,
-    (old_port, port): (u16, u16),
-) -> Option<()> {
-    store_address(packet, usize::from(headers.l3), headers.v6, end, address)?;
-    if headers.fragment == Fragment::Later {
-        return Some(());
+const fn end_of(headers: &Headers, end: End) -> (&Address, u16) {
+    match end {
+        End::Source => (&headers.tuple.source, headers.tuple.source_port),
+        End::Destination => (&headers.tuple.destination, headers.tuple.destination_port),
     }
-    let l4 = usize::from(headers.l4);
-    let Some((field, pseudo)) = checksum_field(headers.protocol) else {
-        // SCTP: its CRC covers the ports but no address.
-        return (headers.transport != Transport::Ports || old_port == port).then_some(());
-    };
-    let zero_is_none = headers.protocol == protocol::UDP && !headers.v6;
-    if pseudo {
-        packet.add_checksum(l4 + field, address_changes, true, zero_is_none)?;
-    }
-    if old_port != port {
-        packet.store(l4 + port_field(headers.transport, end)?, port.to_be_bytes())?;
-        let changes = difference(&old_port.to_be_bytes(), &port.to_be_bytes());
-        packet.add_checksum(l4 + field, changes, false, zero_is_none)?;
-    }
-    Some(())
 }
 
-#[inline(always)]
-fn in_error<P: Packet>(
-    packet: &mut P,
-    headers: &Headers,
-    end: End,
-    (old_address, address): (&Address, &Address),
-    (old_port, port): (u16, u16),
-) -> Option<()> {
-    let address_changes = difference(old_address, address);
-    let field = usize::from(headers.l4) + 2;
-    let inner_end = end.opposite();
-    store_address(packet, usize::from(headers.inner_l3), headers.v6, inner_end, address)?;
-    if headers.v6 {
-        // The IPv6 header has no checksum of its own to even the change out.
-        packet.add_checksum(field, address_changes, false, false)?;
-    }
-    if old_port != port {
-        let offset = usize::from(headers.inner_l4) + port_field(headers.inner_transport, inner_end)?;
-        packet.store(offset, port.to_be_bytes())?;
-        let changes = difference(&old_port.to_be_bytes(), &port.to_be_bytes());
-        packet.add_checksum(field, changes, false, false)?;
-    }
-    if end == End::Source && headers.sender != *old_address {
-        return Some(());
-    }
-    store_address(packet, usize::from(headers.l3), headers.v6, end, address)?;
-    if headers.v6 {
-        packet.add_checksum(field, address_changes, true, false)?;
-    }
-    Some(())
+#[inline(never)]
+fn in_packet<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &Address, port: u16) -> bool {
+    let mut change = || {
+        store_address(packet, headers.l3, headers.is_v6(), end, address)?;
+        if headers.fragment == Fragment::Later {
+            return Some(());
+        }
+        let (old_address, old_port) = end_of(headers, end);
+        let l4 = usize::from(headers.l4);
+        let Some((field, pseudo)) = checksum_field(headers.protocol) else {
+            // SCTP: its CRC covers the ports but no address.
+            return (headers.transport != Transport::Ports || old_port == port).then_some(());
+        };
+        let zero_is_none = headers.protocol == protocol::UDP && !headers.is_v6();
+        if pseudo {
+            packet.add_checksum(l4 + field, difference(old_address, address), true, zero_is_none)?;
+        }
+        if old_port != port {
+            packet.store(l4 + port_field(headers.transport, end)?, port.to_be_bytes())?;
+            let changes = difference(&old_port.to_be_bytes(), &port.to_be_bytes());
+            packet.add_checksum(l4 + field, changes, false, zero_is_none)?;
+        }
+        Some(())
+    };
+    change().is_some()
+}
+
+#[inline(never)]
+fn in_error<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &Address, port: u16) -> bool {
+    let mut change = || {
+        let (old_address, old_port) = end_of(headers, end);
+        let field = usize::from(headers.l4) + 2;
+        let inner_end = end.opposite();
+        store_address(packet, headers.inner_l3, headers.is_v6(), inner_end, address)?;
+        if headers.is_v6() {
+            // The IPv6 header has no checksum of its own to even the change out.
+            packet.add_checksum(field, difference(old_address, address), false, false)?;
+        }
+        if old_port != port {
+            let offset = usize::from(headers.inner_l4) + port_field(headers.inner_transport, inner_end)?;
+            packet.store(offset, port.to_be_bytes())?;
+            let changes = difference(&old_port.to_be_bytes(), &port.to_be_bytes());
+            packet.add_checksum(field, changes, false, false)?;
+        }
+        if end == End::Source && headers.sender != *old_address {
+            return Some(());
+        }
+        store_address(packet, headers.l3, headers.is_v6(), end, address)?;
+        if headers.is_v6() {
+            packet.add_checksum(field, difference(old_address, address), true, false)?;
+        }
+        Some(())
+    };
+    change().is_some()
 }
 
 /// Writes an address into the IP header at `l3`, and the checksum of an IPv4 header.
 #[inline(always)]
-fn store_address<P: Packet>(packet: &mut P, l3: usize, v6: bool, end: End, address: &Address) -> Option<()> {
+fn store_address<P: Packet>(packet: &mut P, l3: u16, v6: bool, end: End, address: &Address) -> Option<()> {
+    let l3 = usize::from(l3);
     if v6 {
         let offset = match end {
             End::Source => 8,
@@ -185,7 +185,7 @@ const fn port_field(transport: Transport, end: End) -> Option<usize> {
 #[inline(always)]
 pub fn take_hop<P: Packet>(packet: &mut P, headers: &Headers) -> Result<(), DropReason> {
     let l3 = usize::from(headers.l3);
-    if headers.v6 {
+    if headers.is_v6() {
         let [hops] = packet.load::<1>(l3 + 7).ok_or(DropReason::Truncated)?;
         if hops <= 1 {
             return Err(DropReason::TtlExceeded);

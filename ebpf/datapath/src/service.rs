@@ -2,7 +2,7 @@
 
 use tombolo_abi::{
     Address, BackendKey, BackendValue, DropReason, FlowFlags, FlowKey, FlowValue, Metric, Scope, ServiceKey,
-    SlotKey, protocol,
+    ServiceValue, SlotKey, protocol,
 };
 
 use crate::{
@@ -36,37 +36,39 @@ pub fn translate<P: Packet, T: Tables>(
     if headers.transport != Transport::Ports && headers.inner_transport != Transport::Ports {
         return Ok(());
     }
-    let t = &headers.tuple;
-    let Some(service) = tables.service(&ServiceKey::new(t.destination, t.destination_port, t.protocol))
-    else {
-        return Ok(());
-    };
-    headers.frontend = t.destination;
-    headers.frontend_port = t.destination_port;
+    let Some(service) = find(tables, &headers.tuple) else { return Ok(()) };
+    headers.frontend = headers.tuple.destination;
+    headers.frontend_port = headers.tuple.destination_port;
     headers.translated = true;
-    let key =
-        FlowKey::new(Scope::Service, t.source, t.source_port, t.destination, t.destination_port, t.protocol);
     let mut to = ([0; 16], 0);
-    if !remembered(tables, headers, &key, &mut to) {
+    if !remembered(tables, headers, &mut to) {
         if headers.is_error() {
             return Ok(());
         }
         choose(tables, headers, service.id(), service.count(), &mut to)?;
-        let sticky = FlowValue::new(tables.now(), FlowFlags::NONE).translated(headers.backend, to.0, to.1);
-        if !tables.set_flow(&key, &sticky) {
-            return Err(DropReason::FlowTableFull);
-        }
+        remember(tables, headers, &to)?;
     }
     set_end(packet, headers, End::Destination, &to.0, to.1)?;
     tables.count(Metric::ServiceTranslated, packet.len());
     Ok(())
 }
 
-/// The backend that the connection got before, unless it is gone and the connection can do with another.
+#[inline(never)]
+fn find<'t, T: Tables>(tables: &'t T, tuple: &Tuple) -> Option<&'t ServiceValue> {
+    tables.service(&ServiceKey::new(tuple.destination, tuple.destination_port, tuple.protocol))
+}
+
+/// The key under which the backend of a client's connection is remembered.
 #[inline(always)]
-fn remembered<T: Tables>(tables: &T, headers: &mut Headers, key: &FlowKey, to: &mut (Address, u16)) -> bool {
+fn sticky_key(t: &Tuple) -> FlowKey {
+    FlowKey::new(Scope::Service, t.source, t.source_port, t.destination, t.destination_port, t.protocol)
+}
+
+/// The backend that the connection got before, unless it is gone and the connection can do with another.
+#[inline(never)]
+fn remembered<T: Tables>(tables: &T, headers: &mut Headers, to: &mut (Address, u16)) -> bool {
     let now = tables.now();
-    let found = tables.flow(key, |sticky| {
+    let found = tables.flow(&sticky_key(&headers.tuple), |sticky| {
         // A service entry sees one direction only; the connection's own entry knows when it ends.
         sticky.touch(now, FlowFlags::NONE);
         headers.backend = sticky.backend();
@@ -83,6 +85,16 @@ fn remembered<T: Tables>(tables: &T, headers: &mut Headers, key: &FlowKey, to: &
 }
 
 #[inline(never)]
+fn remember<T: Tables>(tables: &T, headers: &Headers, to: &(Address, u16)) -> Result<(), DropReason> {
+    let sticky = FlowValue::new(tables.now(), FlowFlags::NONE).translated(headers.backend, to.0, to.1);
+    if tables.set_flow(&sticky_key(&headers.tuple), &sticky) {
+        Ok(())
+    } else {
+        Err(DropReason::FlowTableFull)
+    }
+}
+
+#[inline(always)]
 fn choose<T: Tables>(
     tables: &T,
     headers: &mut Headers,
@@ -92,28 +104,49 @@ fn choose<T: Tables>(
 ) -> Result<(), DropReason> {
     let mut attempt = 0;
     while attempt < ATTEMPTS {
-        let Some((id, backend)) = pick(tables, service, count) else { return Err(DropReason::NoBackend) };
-        headers.backend = id;
-        *to = (backend.address(), backend.port());
-        if is_free(tables, headers, to) {
-            return Ok(());
+        match propose(tables, headers, service, count, to) {
+            Proposal::Free => return Ok(()),
+            Proposal::Taken => attempt += 1,
+            Proposal::Nobody => return Err(DropReason::NoBackend),
         }
-        attempt += 1;
     }
     Err(DropReason::TranslationConflict)
+}
+
+/// What became of a random choice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Proposal {
+    Free,
+    Taken,
+    Nobody,
+}
+
+#[inline(never)]
+fn propose<T: Tables>(
+    tables: &T,
+    headers: &mut Headers,
+    service: u32,
+    count: u32,
+    to: &mut (Address, u16),
+) -> Proposal {
+    let Some((id, backend)) = pick(tables, service, count) else { return Proposal::Nobody };
+    headers.backend = id;
+    *to = (backend.address(), backend.port());
+    if is_free(tables, headers, to) { Proposal::Free } else { Proposal::Taken }
 }
 
 /// Whether no other connection of the client to the backend has the same ports.
 #[inline(never)]
 fn is_free<T: Tables>(tables: &T, headers: &Headers, to: &(Address, u16)) -> bool {
-    let tuple = Tuple { destination: to.0, destination_port: to.1, ..headers.tuple };
-    let (key, _) = flow::connection_key(&tuple);
+    let t = &headers.tuple;
+    let (key, _) = flow::key_between(&t.source, t.source_port, &to.0, to.1, t.protocol);
     let now = tables.now();
     let taken = tables.flow(&key, |other| {
         let same = other.flags().contains(FlowFlags::TRANSLATED)
             && other.address() == headers.frontend
             && other.port() == headers.frontend_port;
-        !same && flow::is_alive(other, tuple.protocol, now)
+        !same && flow::is_alive(other, t.protocol, now)
     });
     taken != Some(true)
 }

@@ -1,10 +1,11 @@
 //! Masquerading: connections of pods to the outside carry the node's address and a port of their own.
 
-use tombolo_abi::{Config, DropReason, FlowKey, Metric, Scope, SnatValue};
+use tombolo_abi::{Address, Config, DropReason, FlowKey, Metric, Scope, SnatValue};
 
 use crate::{
-    Headers, Packet, Tables, Transport,
+    Headers, Packet, Tables, Transport, Tuple,
     rewrite::{End, set_end},
+    tables::same,
 };
 
 /// Ports tried before a connection is refused.
@@ -24,29 +25,41 @@ pub fn masquerade<P: Packet, T: Tables>(
     config: &Config,
     headers: &mut Headers,
 ) -> Result<(), DropReason> {
-    let t = &headers.tuple;
-    let key =
-        FlowKey::new(Scope::Forward, t.source, t.source_port, t.destination, t.destination_port, t.protocol);
-    let now = tables.now();
-    let node = *config.node(headers.v6);
-    let known = tables.snat(&key, |entry| {
-        entry.touch(now);
-        (entry.address() == node).then_some(entry.port())
-    });
-    let port = match known.flatten() {
-        Some(port) if claim(tables, headers, &node, port) => port,
-        _ if headers.is_error() => return Err(DropReason::NoRoute),
-        _ => {
-            let port = allocate(tables, config, headers, &node)?;
-            if !tables.set_snat(&key, &SnatValue::new(now, node, port), true) {
-                return Err(DropReason::SnatExhausted);
-            }
-            port
-        }
+    let node = config.node(headers.is_v6());
+    let port = match known_port(tables, headers, node) {
+        0 if headers.is_error() => return Err(DropReason::NoRoute),
+        0 => allocate(tables, config, headers, node)?,
+        port => port,
     };
-    set_end(packet, headers, End::Source, &node, port)?;
+    set_end(packet, headers, End::Source, node, port)?;
     tables.count(Metric::Masqueraded, packet.len());
     Ok(())
+}
+
+/// The port that the connection has already, 0 for none.
+#[inline(never)]
+fn known_port<T: Tables>(tables: &T, headers: &Headers, node: &Address) -> u16 {
+    let now = tables.now();
+    let known = tables.snat(&key(Scope::Forward, &headers.tuple), |entry| {
+        entry.touch(now);
+        if same(&entry.address(), node) { entry.port() } else { 0 }
+    });
+    match known {
+        Some(port) if port != 0 && claim(tables, headers, node, port) => port,
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn key(scope: Scope, t: &Tuple) -> FlowKey {
+    FlowKey::new(scope, t.source, t.source_port, t.destination, t.destination_port, t.protocol)
+}
+
+#[inline(never)]
+fn remember<T: Tables>(tables: &T, headers: &Headers, node: &Address, port: u16) -> Result<(), DropReason> {
+    let value = SnatValue::new(tables.now(), *node, port);
+    let added = tables.set_snat(&key(Scope::Forward, &headers.tuple), &value, true);
+    if added { Ok(()) } else { Err(DropReason::SnatExhausted) }
 }
 
 /// Gives a reply to a masqueraded connection the pod's address back; other packets stay as they are.
@@ -67,11 +80,9 @@ pub fn unmasquerade<P: Packet, T: Tables>(
     if !in_range && !without_port {
         return Ok(());
     }
-    let key =
-        FlowKey::new(Scope::Reverse, t.source, t.source_port, t.destination, t.destination_port, t.protocol);
     let now = tables.now();
     let mut to = ([0; 16], 0);
-    let found = tables.snat(&key, |entry| {
+    let found = tables.snat(&key(Scope::Reverse, t), |entry| {
         entry.touch(now);
         to = (entry.address(), entry.port());
     });
@@ -89,22 +100,24 @@ fn allocate<T: Tables>(
     tables: &T,
     config: &Config,
     headers: &Headers,
-    node: &[u8; 16],
+    node: &Address,
 ) -> Result<u16, DropReason> {
-    let port = headers.tuple.source_port;
-    if headers.transport == Transport::Other {
-        return if claim(tables, headers, node, 0) { Ok(0) } else { Err(DropReason::SnatExhausted) };
-    }
     let (first, last) = config.snat_ports();
-    if port >= first && port <= last && claim(tables, headers, node, port) {
-        return Ok(port);
+    let own = headers.tuple.source_port;
+    if headers.transport == Transport::Other || (own >= first && own <= last) {
+        if claim(tables, headers, node, own) {
+            return remember(tables, headers, node, own).map(|()| own);
+        }
+        if headers.transport == Transport::Other {
+            return Err(DropReason::SnatExhausted);
+        }
     }
     let ports = u32::from(last.wrapping_sub(first)) + 1;
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         let port = first.wrapping_add((tables.random() % ports) as u16);
         if claim(tables, headers, node, port) {
-            return Ok(port);
+            return remember(tables, headers, node, port).map(|()| port);
         }
         attempt += 1;
     }
@@ -113,7 +126,7 @@ fn allocate<T: Tables>(
 
 /// Makes sure that replies to `port` come to this connection; false when they go to another.
 #[inline(never)]
-fn claim<T: Tables>(tables: &T, headers: &Headers, node: &[u8; 16], port: u16) -> bool {
+fn claim<T: Tables>(tables: &T, headers: &Headers, node: &Address, port: u16) -> bool {
     let t = &headers.tuple;
     let echo = headers.transport == Transport::Echo || headers.inner_transport == Transport::Echo;
     // The reply to an echo carries the changed identifier on both sides.
@@ -121,7 +134,7 @@ fn claim<T: Tables>(tables: &T, headers: &Headers, node: &[u8; 16], port: u16) -
     let key = FlowKey::new(Scope::Reverse, t.destination, remote_port, *node, port, t.protocol);
     let now = tables.now();
     let mine = tables.snat(&key, |entry| {
-        let own = entry.address() == t.source && entry.port() == t.source_port;
+        let own = same(&entry.address(), &t.source) && entry.port() == t.source_port;
         if own {
             entry.touch(now);
         }

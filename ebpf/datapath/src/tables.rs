@@ -41,10 +41,27 @@ pub trait Tables {
 /// Who has an address and how it is reached.
 #[inline(always)]
 pub fn owner<T: Tables>(tables: &T, address: &Address) -> AddressValue {
-    let found =
-        tables.address(&AddressKey::new(*address)).or_else(|| tables.prefix(&PrefixKey::new(*address, 128)));
-    match found {
+    match tables.address(AddressKey::of(address)).or_else(|| by_prefix(tables, address)) {
         Some(value) => *value,
         None => AddressValue::WORLD,
     }
+}
+
+#[inline(never)]
+fn by_prefix<'t, T: Tables>(tables: &'t T, address: &Address) -> Option<&'t AddressValue> {
+    tables.prefix(&PrefixKey::new(*address, 128))
+}
+
+/// Whether two addresses are the same. The last bytes differ most often; and the compiler makes a call of a loop out of
+/// `==` on bytes that it does not know to be aligned, which the verifier cannot follow.
+#[inline(always)]
+pub fn same(a: &Address, b: &Address) -> bool {
+    let mut i = a.len();
+    while i > 0 {
+        i -= 1;
+        if a[i] != b[i] {
+            return false;
+        }
+    }
+    true
 }

@@ -1,5 +1,6 @@
 //! What the programs share: the maps, the packet of a tc program, and the way from a verdict to the kernel's.
 #![no_std]
+#![feature(asm_experimental_arch)]
 
 mod maps;
 mod sk_buff;

@@ -1,7 +1,7 @@
 //! A packet in a tc program: headers are read where they lie, and written through helpers, which keep clones and
 //! checksums of the device in order.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
@@ -127,7 +127,12 @@ impl Packet for SkBuff<'_> {
 
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.data() + (offset & OFFSET_MASK);
+        let mut start = self.data();
+        // SAFETY: an addition. Left to itself the compiler computes the address once for the check and again for the
+        // access, and the verifier does not know that the second is the first.
+        unsafe {
+            asm!("{0} += {1}", inout(reg) start, in(reg) offset & OFFSET_MASK, options(nomem, nostack, pure));
+        }
         if offset > OFFSET_MASK || start + N > self.data_end() {
             return None;
         }
@@ -161,7 +166,7 @@ impl Packet for SkBuff<'_> {
         add(flags).then_some(())
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn route(&mut self, tuple: &Tuple, v6: bool) -> bool {
         let (s, d) = (&tuple.source, &tuple.destination);
         let (source, destination) = if v6 { (*s, *d) } else { (v4_first(s), v4_first(d)) };

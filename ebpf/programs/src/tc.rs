@@ -44,7 +44,7 @@ pub fn run(
     hook: Hook,
     link: Link,
     unreadable: Unreadable,
-    decide: impl FnOnce(&mut SkBuff<'_>, &Maps, &mut Headers, u32) -> Verdict,
+    decide: impl FnOnce(&mut SkBuff<'_>, &'static Maps, &mut Headers, u32) -> Verdict<'static>,
 ) -> i32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return DROP };
     // SAFETY: the entry of this CPU; programs of one object do not nest.
@@ -52,7 +52,7 @@ pub fn run(
     let mut packet = SkBuff::new(skb, link, fib);
     let verdict = match classify(&packet, &Maps, link, headers) {
         Ok(true) => {
-            packet.set_family(headers.v6);
+            packet.set_family(headers.is_v6());
             let ifindex = packet.ifindex();
             decide(&mut packet, &Maps, headers, ifindex)
         }
@@ -64,14 +64,14 @@ pub fn run(
 }
 
 #[inline(always)]
-fn act(packet: &mut SkBuff<'_>, hook: Hook, link: Link, headers: &Headers, verdict: Verdict) -> i32 {
+fn act(packet: &mut SkBuff<'_>, hook: Hook, link: Link, headers: &Headers, verdict: Verdict<'_>) -> i32 {
     let len = packet.len();
     match verdict {
         Verdict::Pass => {
             Maps.count(Metric::ToStack, len);
             NEXT
         }
-        Verdict::ToPod(pod) => match enter(packet, link, headers.v6, &pod) {
+        Verdict::ToPod(pod) => match enter(packet, link, headers.is_v6(), pod) {
             Some(action) => {
                 Maps.count(Metric::ToPod, len);
                 action

@@ -8,7 +8,11 @@ use crate::{Headers, Packet, Tables, Verdict, tables::owner};
 /// Judges and directs a packet from the tunnel, which has authenticated the node it comes from and that the sender's
 /// address belongs there.
 #[inline(always)]
-pub fn mesh_ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers) -> Verdict {
+pub fn mesh_ingress<'t, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &'t T,
+    headers: &mut Headers,
+) -> Verdict<'t> {
     match direct(packet, tables, headers) {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::Drop(reason),
@@ -16,11 +20,11 @@ pub fn mesh_ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &
 }
 
 #[inline(always)]
-fn direct<P: Packet, T: Tables>(
+fn direct<'t, P: Packet, T: Tables>(
     packet: &mut P,
-    tables: &T,
+    tables: &'t T,
     headers: &mut Headers,
-) -> Result<Verdict, DropReason> {
+) -> Result<Verdict<'t>, DropReason> {
     headers.direction = Some(Direction::Ingress);
     let from = owner(tables, &headers.sender);
     headers.source_identity = from.identity();
@@ -28,7 +32,7 @@ fn direct<P: Packet, T: Tables>(
         return Err(DropReason::SourceSpoofed);
     }
     tables.count(Metric::FromTunnel, packet.len());
-    if let Some(pod) = tables.endpoint(&AddressKey::new(headers.tuple.destination)) {
+    if let Some(pod) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
         to_pod::admit(packet, tables, headers, pod)?;
         return Ok(to_pod::deliver(packet, headers, pod));
     }

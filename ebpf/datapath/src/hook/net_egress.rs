@@ -2,11 +2,18 @@
 
 use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason, identity};
 
-use crate::{Headers, Packet, Tables, Verdict, flow, snat, tables::owner};
+use crate::{
+    Headers, Packet, Tables, Verdict, flow, snat,
+    tables::{owner, same},
+};
 
 /// Masquerades what pods send to the outside, and keeps what belongs into the tunnel from leaving in clear.
 #[inline(always)]
-pub fn net_egress<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers) -> Verdict {
+pub fn net_egress<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &mut Headers,
+) -> Verdict<'static> {
     match judge(packet, tables, headers) {
         Ok(()) => Verdict::Pass,
         Err(reason) => Verdict::Drop(reason),
@@ -18,7 +25,7 @@ fn judge<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers
     headers.direction = Some(Direction::Egress);
     let to = owner(tables, &headers.tuple.destination);
     headers.destination_identity = to.identity();
-    let pod = tables.endpoint(&AddressKey::new(headers.sender));
+    let pod = tables.endpoint(AddressKey::of(&headers.sender));
     if to.flags().contains(AddressFlags::TUNNEL) {
         // The node talks to other nodes itself, by protocols that encrypt.
         let between_nodes = pod.is_none() && to.identity() == identity::REMOTE_NODE;
@@ -30,7 +37,7 @@ fn judge<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers
         return Ok(());
     }
     let Some(config) = tables.config() else { return Err(DropReason::NotConfigured) };
-    if !config.flags().contains(ConfigFlags::MASQUERADE) || *config.node(headers.v6) == [0; 16] {
+    if !config.flags().contains(ConfigFlags::MASQUERADE) || same(config.node(headers.is_v6()), &[0; 16]) {
         return Ok(());
     }
     // Who reached a pod by its own address is answered from that address.

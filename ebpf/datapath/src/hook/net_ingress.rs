@@ -3,11 +3,18 @@
 use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason};
 
 use super::to_pod;
-use crate::{Headers, Packet, Tables, Verdict, snat, tables::owner};
+use crate::{
+    Headers, Packet, Tables, Verdict, snat,
+    tables::{owner, same},
+};
 
 /// Judges and directs a packet from the underlay. Only what is for a pod is touched.
 #[inline(always)]
-pub fn net_ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers) -> Verdict {
+pub fn net_ingress<'t, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &'t T,
+    headers: &mut Headers,
+) -> Verdict<'t> {
     match direct(packet, tables, headers) {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::Drop(reason),
@@ -15,25 +22,25 @@ pub fn net_ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &m
 }
 
 #[inline(always)]
-fn direct<P: Packet, T: Tables>(
+fn direct<'t, P: Packet, T: Tables>(
     packet: &mut P,
-    tables: &T,
+    tables: &'t T,
     headers: &mut Headers,
-) -> Result<Verdict, DropReason> {
+) -> Result<Verdict<'t>, DropReason> {
     headers.direction = Some(Direction::Ingress);
     let Some(config) = tables.config() else { return Ok(Verdict::Pass) };
-    let to_node = headers.tuple.destination == *config.node(headers.v6);
+    let to_node = same(&headers.tuple.destination, config.node(headers.is_v6()));
     if to_node && config.flags().contains(ConfigFlags::MASQUERADE) {
         snat::unmasquerade(packet, tables, config, headers)?;
     }
-    let Some(pod) = tables.endpoint(&AddressKey::new(headers.tuple.destination)) else {
+    let Some(pod) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) else {
         return Ok(Verdict::Pass);
     };
     let from = owner(tables, &headers.sender);
     headers.source_identity = from.identity();
     // The node's own addresses and its pods never come from outside, other clusters only through the tunnel.
     let elsewhere = from.flags().intersects(AddressFlags::HOST.with(AddressFlags::TUNNEL));
-    if elsewhere || tables.endpoint(&AddressKey::new(headers.sender)).is_some() {
+    if elsewhere || tables.endpoint(AddressKey::of(&headers.sender)).is_some() {
         return Err(DropReason::SourceSpoofed);
     }
     to_pod::admit(packet, tables, headers, pod)?;

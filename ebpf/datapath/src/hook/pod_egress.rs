@@ -17,12 +17,12 @@ use crate::{
 
 /// Judges and directs a packet that came out of the host-side veth `ifindex`.
 #[inline(always)]
-pub fn pod_egress<P: Packet, T: Tables>(
+pub fn pod_egress<'t, P: Packet, T: Tables>(
     packet: &mut P,
-    tables: &T,
+    tables: &'t T,
     headers: &mut Headers,
     ifindex: u32,
-) -> Verdict {
+) -> Verdict<'t> {
     match direct(packet, tables, headers, ifindex) {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::Drop(reason),
@@ -30,17 +30,17 @@ pub fn pod_egress<P: Packet, T: Tables>(
 }
 
 #[inline(always)]
-fn direct<P: Packet, T: Tables>(
+fn direct<'t, P: Packet, T: Tables>(
     packet: &mut P,
-    tables: &T,
+    tables: &'t T,
     headers: &mut Headers,
     ifindex: u32,
-) -> Result<Verdict, DropReason> {
+) -> Result<Verdict<'t>, DropReason> {
     headers.direction = Some(Direction::Egress);
     if is_neighbour_discovery(headers) {
         return Ok(Verdict::Pass);
     }
-    let pod = match tables.endpoint(&AddressKey::new(headers.sender)) {
+    let pod = match tables.endpoint(AddressKey::of(&headers.sender)) {
         Some(pod) if pod.ifindex() == ifindex && headers.sender == headers.tuple.source => pod,
         _ => return Err(DropReason::SourceSpoofed),
     };
@@ -56,7 +56,7 @@ fn direct<P: Packet, T: Tables>(
     let hairpin = headers.translated && headers.tuple.destination == own;
     if hairpin {
         let port = headers.tuple.source_port;
-        set_end(packet, headers, End::Source, config.gateway(headers.v6), port)?;
+        set_end(packet, headers, End::Source, config.gateway(headers.is_v6()), port)?;
     }
     let seen = flow::observe(tables, headers);
     match seen {
@@ -70,7 +70,7 @@ fn direct<P: Packet, T: Tables>(
         }
         Seen::New | Seen::Original | Seen::Reply | Seen::TranslatedReply => {}
     }
-    if let Some(other) = tables.endpoint(&AddressKey::new(headers.tuple.destination)) {
+    if let Some(other) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
         headers.destination_identity = other.identity();
         leave(packet, tables, headers, pod, seen, Some(other))?;
         return Ok(to_pod::deliver(packet, headers, other));
@@ -84,7 +84,7 @@ fn direct<P: Packet, T: Tables>(
     if to.flags().contains(AddressFlags::TUNNEL) {
         return into_tunnel(packet, headers, config.tunnel_ifindex());
     }
-    if !packet.route(&headers.tuple, headers.v6) {
+    if !packet.route(&headers.tuple, headers.is_v6()) {
         return Ok(Verdict::Pass);
     }
     Ok(forward(packet, headers, Verdict::ToUnderlay))
@@ -117,13 +117,13 @@ fn leave<P: Packet, T: Tables>(
 
 /// A reply of a pod to itself: both ends get back what the pod believes them to be.
 #[inline(always)]
-fn to_itself<P: Packet, T: Tables>(
+fn to_itself<'t, P: Packet, T: Tables>(
     packet: &mut P,
-    tables: &T,
+    tables: &'t T,
     headers: &mut Headers,
-    pod: &EndpointValue,
+    pod: &'t EndpointValue,
     own: &Address,
-) -> Result<Verdict, DropReason> {
+) -> Result<Verdict<'t>, DropReason> {
     let port = headers.tuple.destination_port;
     set_end(packet, headers, End::Destination, own, port)?;
     to_pod::restore_frontend(packet, tables, headers)?;
@@ -132,7 +132,11 @@ fn to_itself<P: Packet, T: Tables>(
 }
 
 #[inline(always)]
-fn into_tunnel<P: Packet>(packet: &mut P, headers: &Headers, ifindex: u32) -> Result<Verdict, DropReason> {
+fn into_tunnel<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    ifindex: u32,
+) -> Result<Verdict<'static>, DropReason> {
     if ifindex == 0 {
         return Err(DropReason::NoRoute);
     }
@@ -144,7 +148,7 @@ fn into_tunnel<P: Packet>(packet: &mut P, headers: &Headers, ifindex: u32) -> Re
 }
 
 #[inline(always)]
-fn forward<P: Packet>(packet: &mut P, headers: &Headers, verdict: Verdict) -> Verdict {
+fn forward<P: Packet>(packet: &mut P, headers: &Headers, verdict: Verdict<'static>) -> Verdict<'static> {
     match take_hop(packet, headers) {
         Ok(()) => verdict,
         // The stack sees the same and answers.
@@ -159,5 +163,5 @@ fn is_neighbour_discovery(headers: &Headers) -> bool {
     let s = &headers.sender;
     let link_local = s[0] == 0xfe && s[1] & 0xc0 == 0x80;
     let unspecified = *s == [0; 16];
-    headers.v6 && headers.protocol == protocol::ICMPV6 && (link_local || unspecified)
+    headers.is_v6() && headers.protocol == protocol::ICMPV6 && (link_local || unspecified)
 }

@@ -7,18 +7,18 @@ use crate::{Headers, Packet, Tables, Verdict, tables::owner};
 
 /// Judges a packet that is about to enter the pod behind the host-side veth `ifindex`.
 #[inline(always)]
-pub fn pod_ingress<P: Packet, T: Tables>(
+pub fn pod_ingress<'t, P: Packet, T: Tables>(
     packet: &mut P,
-    tables: &T,
+    tables: &'t T,
     headers: &mut Headers,
     ifindex: u32,
-) -> Verdict {
+) -> Verdict<'t> {
     headers.direction = Some(Direction::Ingress);
-    if headers.v6 && is_local_only(&headers.tuple.destination) {
+    if headers.is_v6() && is_local_only(&headers.tuple.destination) {
         // Neighbour discovery between the two ends of the veth.
         return Verdict::Pass;
     }
-    let pod = match tables.endpoint(&AddressKey::new(headers.tuple.destination)) {
+    let pod = match tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
         Some(pod) if pod.ifindex() == ifindex => pod,
         _ => return Verdict::Drop(DropReason::NoRoute),
     };

@@ -60,9 +60,9 @@ pub fn restore_frontend<P: Packet, T: Tables>(
 
 /// Hands an admitted packet to its pod. One without a hop left goes to the stack, which answers it.
 #[inline(always)]
-pub fn deliver<P: Packet>(packet: &mut P, headers: &Headers, pod: &EndpointValue) -> Verdict {
+pub fn deliver<'t, P: Packet>(packet: &mut P, headers: &Headers, pod: &'t EndpointValue) -> Verdict<'t> {
     match take_hop(packet, headers) {
-        Ok(()) => Verdict::ToPod(*pod),
+        Ok(()) => Verdict::ToPod(pod),
         Err(DropReason::TtlExceeded) => Verdict::Pass,
         Err(reason) => Verdict::Drop(reason),
     }

@@ -24,7 +24,8 @@ pub fn parse<P: Packet>(packet: &P, headers: &mut Headers) -> Result<(), DropRea
     };
     if error {
         headers.inner_l3 = headers.l4 + 8;
-        inner(packet, headers);
+        // What cannot be followed stays a packet of its own.
+        let _ = inner(packet, headers);
     }
     Ok(())
 }
@@ -39,11 +40,16 @@ const fn is_echo(protocol: u8, kind: u8) -> bool {
 
 /// Follows the packet inside of an error. One that cannot be followed, or that the receiver did not send, leaves
 /// the error as a packet of its own.
+#[inline(never)]
+fn inner<P: Packet>(packet: &P, headers: &mut Headers) -> bool {
+    follow(packet, headers).is_some()
+}
+
 #[inline(always)]
-fn inner<P: Packet>(packet: &P, headers: &mut Headers) -> Option<()> {
+fn follow<P: Packet>(packet: &P, headers: &mut Headers) -> Option<()> {
     let l3 = usize::from(headers.inner_l3);
     let (source, destination, number, l4) =
-        if headers.v6 { inner_v6(packet, l3)? } else { inner_v4(packet, l3)? };
+        if headers.is_v6() { inner_v6(packet, l3)? } else { inner_v4(packet, l3)? };
     if source != headers.tuple.destination {
         return None;
     }
