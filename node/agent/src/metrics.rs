@@ -1,0 +1,105 @@
+//! Prometheus metrics of the agent.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// Seconds of a CNI call.
+const CNI_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0];
+
+/// Labels of a CNI call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CniLabels {
+    /// The command.
+    pub command: &'static str,
+    /// The error code; 0 for success.
+    pub code: u32,
+}
+
+/// Labels of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TableLabels {
+    /// Its name.
+    pub table: String,
+}
+
+/// Labels of drops.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DropLabels {
+    /// Why.
+    pub reason: String,
+}
+
+/// All metrics; cheap to clone parts of.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// CNI calls by command and code.
+    pub cni_calls: Family<CniLabels, Counter>,
+    /// How long they took.
+    pub cni_duration: Family<CniLabels, Histogram>,
+    /// Endpoints of this node.
+    pub endpoints: Gauge,
+    /// Failing writes by table.
+    pub table_failures: Family<TableLabels, Gauge>,
+    /// Packets dropped by the datapath.
+    pub drops: Family<DropLabels, Counter<u64, AtomicU64>>,
+    /// 1 when the cluster's state has been received in full.
+    pub synced: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tombolo"),
+            cni_calls: Family::default(),
+            cni_duration: Family::new_with_constructor(|| Histogram::new(CNI_BUCKETS)),
+            endpoints: Gauge::default(),
+            table_failures: Family::default(),
+            drops: Family::default(),
+            synced: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("cni_calls", "CNI calls by command and error code", metrics.cni_calls.clone());
+        registry.register_with_unit(
+            "cni_call_duration",
+            "Time that CNI calls took",
+            Unit::Seconds,
+            metrics.cni_duration.clone(),
+        );
+        registry.register("endpoints", "Pods of this node", metrics.endpoints.clone());
+        registry.register("table_failures", "Failing writes by table", metrics.table_failures.clone());
+        registry.register("dropped_packets", "Packets dropped, by reason", metrics.drops.clone());
+        registry.register("synced", "Whether the cluster's state is known in full", metrics.synced.clone());
+        metrics
+    }
+}
+
+impl Metrics {
+    /// In the OpenMetrics text format.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_prefix_and_unit() {
+        let metrics = Metrics::default();
+        let labels = CniLabels { command: "ADD", code: 0 };
+        metrics.cni_calls.get_or_create(&labels).inc();
+        metrics.cni_duration.get_or_create(&labels).observe(0.02);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("tombolo_cni_calls_total{command=\"ADD\",code=\"0\"} 1"), "{text}");
+        assert!(text.contains("tombolo_cni_call_duration_seconds_bucket"), "{text}");
+    }
+}

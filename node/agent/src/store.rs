@@ -1,0 +1,84 @@
+//! The endpoints of this node on disk: what a restarted agent knows of the pods it has wired up.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use tombolo_node_core::endpoints::Endpoints;
+
+use crate::file;
+
+/// The file, inside the state directory.
+const FILE: &str = "endpoints.json";
+
+/// Where the endpoints are kept.
+#[derive(Clone, Debug)]
+pub struct Store {
+    path: PathBuf,
+}
+
+/// Why the endpoints cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Disk.
+    #[error("the endpoint state {path:?} cannot be used: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Content.
+    #[error(
+        "the endpoint state {path:?} is damaged: {source}; move it away, restart the agent, and delete this node's \
+         pods so that they are made anew"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl Store {
+    /// The store in the agent's state directory.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { path: state_dir.join(FILE) }
+    }
+
+    /// What was saved last; nothing before the first time.
+    pub fn load(&self) -> Result<Endpoints, StoreError> {
+        let text = match fs::read(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Endpoints::default()),
+            Err(source) => return Err(StoreError::Io { path: self.path.clone(), source }),
+            Ok(text) => text,
+        };
+        serde_json::from_slice(&text)
+            .map_err(|source| StoreError::Damaged { path: self.path.clone(), source })
+    }
+
+    /// Saves all; on disk when this returns.
+    pub fn save(&self, endpoints: &Endpoints) -> Result<(), StoreError> {
+        let io = |source| StoreError::Io { path: self.path.clone(), source };
+        let text = serde_json::to_vec(endpoints).map_err(|e| io(e.into()))?;
+        file::write_atomically(&self.path, &text, 0o600).map_err(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_then_something_then_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        assert_eq!(store.load().unwrap(), Endpoints::default());
+        store.save(&Endpoints::default()).unwrap();
+        assert_eq!(store.load().unwrap(), Endpoints::default());
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(matches!(store.load(), Err(StoreError::Damaged { .. })));
+    }
+}

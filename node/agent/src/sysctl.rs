@@ -1,0 +1,48 @@
+//! Kernel settings that the datapath relies on, all below /proc/sys/net.
+
+use std::{fs, io, path::Path};
+
+/// A setting that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set the sysctl {key} to {value}: {source}; run the agent with a writable /proc/sys")]
+pub struct SysctlError {
+    key: String,
+    value: &'static str,
+    source: io::Error,
+}
+
+/// What the node as a whole needs: it forwards, and does not drop packets whose way back is another device, as
+/// BPF sends them past the routing table.
+pub fn prepare_node() -> Result<(), SysctlError> {
+    set("net/ipv4/ip_forward", "1")?;
+    set("net/ipv4/conf/all/rp_filter", "0")?;
+    set_optional("net/ipv6/conf/all/forwarding", "1")
+}
+
+/// What a device needs that carries pod traffic: the host side of a veth pair, or the tunnel.
+pub fn prepare_device(name: &str) -> Result<(), SysctlError> {
+    set(&format!("net/ipv4/conf/{name}/rp_filter"), "0")
+}
+
+/// Keeps a device without IPv6 addresses from talking IPv6 on its own (router solicitations, multicast reports).
+pub fn disable_ipv6(name: &str) -> Result<(), SysctlError> {
+    set_optional(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")
+}
+
+fn set(key: &str, value: &'static str) -> Result<(), SysctlError> {
+    let path = Path::new("/proc/sys").join(key);
+    let failed = |source| SysctlError { key: key.replace('/', "."), value, source };
+    // Writing needs more rights than reading: leave alone what is right.
+    if fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(failed)
+}
+
+/// As [`set`], for what a kernel may be built without.
+fn set_optional(key: &str, value: &'static str) -> Result<(), SysctlError> {
+    match set(key, value) {
+        Err(e) if e.source.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,288 @@
+//! The CNI manager, the reconciler and the real BPF programs together: pods that talk, are refused, and go on talking
+//! without an agent. Needs root.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at what it did not expect")]
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::{getpid, gettid},
+};
+use tombolo_cni::protocol::{Attachment, Pod, Request, Response};
+use tombolo_loader::Datapath as Loaded;
+use tombolo_model::{
+    Backend, BackendState, ClusterId, EndpointRecord, Identity, IdentityRecord, Labels, Policy, PolicyKey, PolicyKind,
+    Protocol, Record, Requirement, Selector, ServicePort, ServiceRecord, label,
+};
+use tombolo_node::{
+    cni::{Manager, ManagerConfig},
+    dataplane::{Dataplane, NodeFacts},
+    engine::Engine,
+    intent::Intent,
+    netlink::Netlink,
+    store::Store,
+    targets::map,
+    underlay,
+};
+use tombolo_node_core::{
+    policy::SelectorBits,
+    state::{Change, OwnNode, State},
+};
+
+const NODE: &str = "192.0.2.1";
+
+/// A node with a BPF filesystem; all of it vanishes with the test.
+fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 'static) {
+    let node = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("this test needs root");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let bpf = dir.path().join("bpf");
+        std::fs::create_dir(&bpf).unwrap();
+        mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>).expect("a BPF filesystem");
+        for command in [
+            "link set lo up",
+            "link add eth0 type veth peer name eth0-peer",
+            "address add 192.0.2.1/24 dev eth0",
+            "link set eth0 up",
+            "link set eth0-peer up",
+            "route add default via 192.0.2.254",
+        ] {
+            let output = Command::new("ip").args(command.split(' ')).output().unwrap();
+            assert!(output.status.success(), "ip {command}");
+        }
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(test(dir.path().to_owned()));
+        drop(runtime);
+        let _ = nix::mount::umount2(&bpf, nix::mount::MntFlags::MNT_DETACH);
+    });
+    if let Err(panic) = node.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+struct Agent {
+    intent: Arc<Intent>,
+    engine: Engine,
+    manager: Manager,
+}
+
+/// The agent without API server, daemon and tunnel: what those would tell is told by the test.
+async fn agent(dir: &std::path::Path, records: &[Record]) -> Agent {
+    let own = OwnNode {
+        cluster: cluster(),
+        name: "node".into(),
+        addresses: vec![NODE.parse().unwrap(), "169.254.1.1".parse().unwrap()],
+    };
+    let endpoints = Store::new(dir).load().unwrap();
+    let intent = Arc::new(Intent::new(State::new(own, endpoints, SelectorBits::default())));
+    intent.write(|state| {
+        state.begin_sync();
+        records.iter().for_each(|record| state.apply(Change::Upsert(record.clone())));
+        state.complete_sync();
+        state.refresh();
+    });
+    let netlink = Netlink::new().unwrap();
+    let loaded = Loaded::load(&dir.join("bpf/tombolo")).unwrap();
+    let lanes = map::lanes(&loaded.maps()).unwrap();
+    let engine = Engine::start(Arc::clone(&intent), lanes, Box::new(|_| Ok(()))).unwrap();
+    let dataplane = Arc::new(Dataplane::new(loaded, engine.clone()));
+    let addresses = [NODE.parse().unwrap()];
+    let underlay = underlay::find(&netlink, &[], &addresses).await.unwrap();
+    let facts = NodeFacts { addresses: &addresses, masquerade: true, tunnel: None };
+    dataplane.refresh(&underlay, &facts).unwrap();
+    let config = ManagerConfig {
+        state_dir: dir.to_owned(),
+        del_queue: dir.join("queue"),
+        prefixes: vec!["10.99.0.0/24".parse().unwrap()],
+        host_addresses: addresses.to_vec(),
+        mtu: 1500,
+        route_mtu: 1420,
+        identity_wait: Duration::from_millis(200),
+    };
+    let manager = Manager::new(config, netlink, Arc::clone(&intent), dataplane).unwrap();
+    manager.adopt().await.unwrap();
+    Agent { intent, engine, manager }
+}
+
+fn cluster() -> ClusterId {
+    ClusterId::try_from(1).unwrap()
+}
+
+fn identity(app: &str) -> Identity {
+    Identity::new(cluster(), 256 + u32::from(app.as_bytes()[0])).unwrap()
+}
+
+/// A pod with label `app`, and the identity for it.
+fn pod_records(app: &str) -> [Record; 2] {
+    let labels: Labels = [
+        (label::pod("app"), app.to_owned()),
+        (label::NAMESPACE.to_owned(), "default".to_owned()),
+        (label::CLUSTER.to_owned(), "east".to_owned()),
+    ]
+    .into_iter()
+    .collect();
+    [
+        Record::Identity(IdentityRecord { id: identity(app), labels }),
+        Record::Endpoint(EndpointRecord {
+            cluster: cluster(),
+            namespace: "default".into(),
+            name: app.into(),
+            uid: format!("uid-{app}"),
+            node: "node".into(),
+            addresses: Vec::new(),
+            identity: identity(app),
+        }),
+    ]
+}
+
+/// Nobody but pods of `from` may talk to pods of `to`.
+fn policy(to: &str, from: &str) -> Record {
+    let select = |app: &str| -> Selector {
+        [Requirement::equals(label::NAMESPACE, "default"), Requirement::equals(label::pod("app"), app)]
+            .into_iter()
+            .collect()
+    };
+    let peers = tombolo_model::Peers::Of(vec![tombolo_model::Peer::Pods(select(from))]);
+    Record::Policy(Policy {
+        key: PolicyKey { kind: PolicyKind::NetworkPolicy, namespace: "default".into(), name: "p".into() },
+        subject: select(to),
+        ingress: Some(vec![tombolo_model::Rule { peers, ports: Vec::new() }]),
+        egress: None,
+    })
+}
+
+fn service(address: &str, backend: &str) -> Record {
+    let backend = Backend {
+        address: backend.parse().unwrap(),
+        port: 80,
+        cluster: cluster(),
+        node: "node".into(),
+        zone: String::new(),
+        state: BackendState::Ready,
+    };
+    Record::Service(ServiceRecord {
+        cluster: cluster(),
+        namespace: "default".into(),
+        name: "web".into(),
+        frontends: vec![address.parse().unwrap()],
+        global: false,
+        shared: false,
+        affinity: tombolo_model::Affinity::None,
+        ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 8080, backends: vec![backend] }],
+    })
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A pod's namespace, held by a thread.
+struct PodNetns {
+    path: PathBuf,
+    work: mpsc::Sender<Work>,
+}
+
+impl PodNetns {
+    fn new() -> Self {
+        let (work, todo) = mpsc::channel::<Work>();
+        let (ready, path) = mpsc::channel();
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ready.send(format!("/proc/{}/task/{}/ns/net", getpid(), gettid()).into()).unwrap();
+            todo.into_iter().for_each(|job| job());
+        });
+        Self { path: path.recv().unwrap(), work }
+    }
+
+    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (send, receive) = mpsc::channel();
+        self.work.send(Box::new(move || drop(send.send(job())))).unwrap();
+        receive.recv().unwrap()
+    }
+
+    /// Echoes on port 80, for ever.
+    fn serve(&self) {
+        self.run(|| {
+            let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    thread::spawn(move || io::copy(&mut stream.try_clone().unwrap(), &mut { stream }));
+                }
+            });
+        });
+    }
+
+    fn connect(&self, address: &'static str) -> io::Result<TcpStream> {
+        self.run(move || connect(address))
+    }
+}
+
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_millis(1500))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    Ok(stream)
+}
+
+fn echo(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(b"hello")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)
+}
+
+async fn add(agent: &Agent, app: &str, netns: &PodNetns) {
+    let attachment = Attachment { container_id: format!("c-{app}"), ifname: "eth0".into() };
+    let pod = Pod { namespace: "default".into(), name: app.into(), uid: format!("uid-{app}") };
+    let response = agent.manager.handle(Request::Add { attachment, netns: netns.path.clone(), pod }).await;
+    assert!(matches!(response, Response::Added(_)), "{response:?}");
+}
+
+#[test]
+fn pods_talk_by_policy_and_outlive_the_agent() {
+    on_a_node(|dir| async move {
+        let mut records: Vec<Record> = ["a", "b", "c"].iter().flat_map(|app| pod_records(app)).collect();
+        records.push(service("10.96.0.10", "10.99.0.3"));
+        let node = agent(&dir, &records).await;
+        let (a, b, c) = (PodNetns::new(), PodNetns::new(), PodNetns::new());
+        add(&node, "a", &a).await;
+        add(&node, "b", &b).await;
+        add(&node, "c", &c).await;
+        b.serve();
+
+        echo(&mut a.connect("10.99.0.3:80").unwrap()).expect("pod to pod");
+        echo(&mut connect("10.99.0.3:80").unwrap()).expect("node to pod");
+        echo(&mut a.connect("10.96.0.10:8080").unwrap()).expect("pod to service, per packet");
+
+        node.intent.write(|state| state.apply(Change::Upsert(policy("b", "a"))));
+        assert!(node.engine.flush().await.unwrap().is_empty());
+        let mut long = a.connect("10.99.0.3:80").unwrap();
+        echo(&mut long).expect("who is let in");
+        assert!(c.connect("10.99.0.3:80").is_err(), "who is not let in");
+
+        // The agent is gone, and comes back.
+        drop(node);
+        echo(&mut long).expect("established, without an agent");
+        echo(&mut a.connect("10.99.0.3:80").unwrap()).expect("new, without an agent");
+        assert!(c.connect("10.99.0.3:80").is_err(), "still refused, without an agent");
+        records.push(policy("b", "a"));
+        let node = agent(&dir, &records).await;
+        echo(&mut long).expect("established, after the restart");
+        assert!(c.connect("10.99.0.3:80").is_err(), "still refused, after the restart");
+
+        let attachment = Attachment { container_id: "c-b".into(), ifname: "eth0".into() };
+        assert_eq!(node.manager.handle(Request::Del { attachment }).await, Response::Done);
+        let left: BTreeSet<String> =
+            node.manager.endpoints().iter().map(|e| e.wiring.pod.name.clone()).collect();
+        assert_eq!(left, BTreeSet::from(["a".to_owned(), "c".to_owned()]));
+    });
+}
