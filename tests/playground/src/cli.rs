@@ -186,6 +186,12 @@ enum Internal {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Join a cgroup.
+    Join {
+        cgroup: PathBuf,
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
     /// Forward the packets of an impaired link.
     Forward { device: String, loss_percent: u8, delay_ms: u64 },
 }
@@ -352,6 +358,7 @@ fn run_internal(internal: Internal) -> Result<()> {
             let new_session = std::env::var_os("TOMBOLO_NEW_SESSION").is_some();
             Ok(namespace::enter(holder, &Cgroup::at(cgroup), new_session, &command)?)
         }
+        Internal::Join { cgroup, command } => Ok(namespace::join(&Cgroup::at(cgroup), &command)?),
         Internal::Forward { device, loss_percent, delay_ms } => {
             let delay = std::time::Duration::from_millis(delay_ms);
             Ok(forwarder::run(&device, Impairment { loss_percent, delay })?)
