@@ -15,6 +15,9 @@ use tombolo_playground::layout::Layout;
 use tombolo_playground::progress::Progress;
 use tombolo_playground::{Cluster, Cni, LinkState, Playground, Spec, down, leftovers, namespace, teardown};
 
+/// The exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: i32 = 130;
+
 /// Real Kubernetes clusters on this machine, in namespaces.
 ///
 /// Each cluster has etcd, the API server and the rest of the control plane; each node has containerd,
@@ -186,6 +189,12 @@ enum Internal {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Join a cgroup.
+    Join {
+        cgroup: PathBuf,
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
     /// Forward the packets of an impaired link.
     Forward { device: String, loss_percent: u8, delay_ms: u64 },
 }
@@ -230,8 +239,13 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 fn run_up(up: &Up, layout: &Layout, progress: Progress) -> Result<()> {
     let spec = Spec::new(up.clusters, up.nodes, up.cni, &up.names)?;
-    end_on_signal(layout.clone(), progress)?;
-    let playground = Playground::up(spec, layout, progress)?;
+    watch_signals(progress)?;
+    let result = Playground::up(spec, layout, progress);
+    if teardown::is_interrupted() {
+        teardown::end(layout, progress).context("cannot clean up; `playground down` tries again")?;
+        std::process::exit(INTERRUPTED);
+    }
+    let playground = result?;
     progress.say("up");
     for cluster in playground.clusters() {
         say(&cluster.kubeconfig().display().to_string())?;
@@ -239,8 +253,8 @@ fn run_up(up: &Up, layout: &Layout, progress: Progress) -> Result<()> {
     Ok(())
 }
 
-/// On Ctrl-C or SIGTERM, ends what has been started so far and then this process.
-fn end_on_signal(layout: Layout, progress: Progress) -> Result<()> {
+/// On Ctrl-C or SIGTERM, makes `up` fail soon and clean up.
+fn watch_signals(progress: Progress) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot watch signals")?;
     thread::spawn(move || {
@@ -251,18 +265,10 @@ fn end_on_signal(layout: Layout, progress: Progress) -> Result<()> {
                 _ = terminate.recv() => Ok(()),
             }
         });
-        if signal.is_err() {
-            return;
+        if signal.is_ok() {
+            progress.say("interrupted; removing what has been started");
+            teardown::interrupt();
         }
-        progress.say("interrupted; removing what has been started");
-        let code = match teardown::interrupt(&layout, progress) {
-            Ok(()) => 130,
-            Err(error) => {
-                progress.say(&format!("{error}; `playground down` tries again"));
-                1
-            }
-        };
-        std::process::exit(code);
     });
     Ok(())
 }
@@ -352,6 +358,7 @@ fn run_internal(internal: Internal) -> Result<()> {
             let new_session = std::env::var_os("TOMBOLO_NEW_SESSION").is_some();
             Ok(namespace::enter(holder, &Cgroup::at(cgroup), new_session, &command)?)
         }
+        Internal::Join { cgroup, command } => Ok(namespace::join(&Cgroup::at(cgroup), &command)?),
         Internal::Forward { device, loss_percent, delay_ms } => {
             let delay = std::time::Duration::from_millis(delay_ms);
             Ok(forwarder::run(&device, Impairment { loss_percent, delay })?)

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::address::ClusterAddresses;
 use crate::layout::Layout;
 use crate::node;
-use crate::place::{Place, run_here};
+use crate::place::{Place, run_contained};
 use crate::unit::{self, Unit};
 use crate::{Error, Result};
 
@@ -61,10 +61,13 @@ impl Cluster {
 
     /// Runs kubectl as administrator with `input` on standard input; anything but success is an error.
     pub fn kubectl(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+        let kubectl = self.layout.programs().join("kubectl").display().to_string();
         let config = self.kubeconfig().display().to_string();
-        let arguments: Vec<&str> =
-            ["--kubeconfig", &config].into_iter().chain(arguments.iter().copied()).collect();
-        run_here(&self.layout.programs().join("kubectl"), &arguments, input)
+        let argv: Vec<&str> = [kubectl.as_str(), "--kubeconfig", &config]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        run_contained(&self.layout, &argv, input)
     }
 
     /// Whether the API server says that it is ready.

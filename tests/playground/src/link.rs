@@ -68,9 +68,7 @@ pub fn set(layout: &Layout, a: &Cluster, b: &Cluster, state: LinkState) -> Resul
     }
     let device = format!("link{}-{}", a.index(), b.index());
     let forwarder = forwarder(layout, &device, state);
-    if !forwarder.processes(&router).is_empty() {
-        forwarder.kill(&router)?;
-    }
+    stop_forwarder(&router, &forwarder, &device)?;
     if state.needs_forwarder() {
         start_forwarder(&router, &forwarder, &device)?;
     }
@@ -116,6 +114,25 @@ fn forwarder(layout: &Layout, device: &str, state: LinkState) -> Unit {
     let mut unit = Unit::new(&program, arguments.map(str::to_owned), &layout.underlay());
     unit.name = device.to_owned();
     unit
+}
+
+/// The device outlives the process by a moment, and must not be taken for the next one's.
+fn stop_forwarder(router: &Place, forwarder: &Unit, device: &str) -> Result<()> {
+    if !forwarder.processes(router).is_empty() {
+        forwarder.kill(router)?;
+    }
+    let started = Instant::now();
+    while router.output(&["ip", "link", "show", device], b"")?.status.success() {
+        if started.elapsed() > Duration::from_secs(5) {
+            return Err(Error::Timeout {
+                what: format!("the device {device} did not go away"),
+                seconds: 5,
+                hint: "see `ip link` in the underlay".into(),
+            });
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 fn start_forwarder(router: &Place, forwarder: &Unit, device: &str) -> Result<()> {

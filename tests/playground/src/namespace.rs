@@ -54,9 +54,6 @@ pub fn hold(cgroup: &Cgroup, isolation: &Isolation) -> Result<()> {
 
 /// Enters the namespaces of the process `holder` and becomes `argv`; returns only on failure.
 pub fn enter(holder: i32, cgroup: &Cgroup, new_session: bool, argv: &[String]) -> Result<()> {
-    let Some((program, arguments)) = argv.split_first() else {
-        return Err(Error::Invalid("no command given; name one after `--`".into()));
-    };
     cgroup.join()?;
     if new_session {
         setsid().map_err(Error::system("start a session"))?;
@@ -76,6 +73,19 @@ pub fn enter(holder: i32, cgroup: &Cgroup, new_session: bool, argv: &[String]) -
         setns(file, *kind).map_err(Error::system(format!("enter a namespace of process {holder}")))?;
     }
     chdir("/").map_err(Error::system("go to /"))?;
+    execute(argv)
+}
+
+/// Joins a cgroup and becomes `argv`; returns only on failure.
+pub fn join(cgroup: &Cgroup, argv: &[String]) -> Result<()> {
+    cgroup.join()?;
+    execute(argv)
+}
+
+fn execute(argv: &[String]) -> Result<()> {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(Error::Invalid("no command given; name one after `--`".into()));
+    };
     Err(Error::io("run", program)(Command::new(program).args(arguments).exec()))
 }
 

@@ -124,13 +124,20 @@ fn wait_runtime(cluster: &Cluster, node: &str, place: &Place) -> Result<()> {
     let argv = ["ctr", "--address", CONTAINERD_SOCKET, "version"];
     // The socket is seen through the holder's root, as /run is the node's own.
     let socket = place.holder().map(|pid| format!("/proc/{pid}/root{CONTAINERD_SOCKET}")).unwrap_or_default();
+    let log = cluster.layout().node(cluster.name(), node).join("containerd.log");
     while started.elapsed() < PATIENCE {
         if Path::new(&socket).exists() && place.output(&argv, b"")?.status.success() {
             return Ok(());
         }
+        if place.unit_cgroup("containerd").processes().is_empty() {
+            return Err(Error::Missing(format!(
+                "containerd of {}/{node} ended at once; see {}",
+                cluster.name(),
+                log.display()
+            )));
+        }
         thread::sleep(Duration::from_millis(50));
     }
-    let log = cluster.layout().node(cluster.name(), node).join("containerd.log");
     Err(Error::Timeout {
         what: format!("containerd of {}/{node} did not answer", cluster.name()),
         seconds: PATIENCE.as_secs(),

@@ -72,7 +72,7 @@ impl Place {
 
     /// Starts the holder and returns when the namespaces are complete.
     pub fn start(&self, isolation: &Isolation) -> Result<i32> {
-        self.holder_cgroup().create()?;
+        create_alive(&self.holder_cgroup())?;
         let text = serde_json::to_string(isolation)
             .map_err(|cause| Error::Json { what: self.name.clone(), cause })?;
         let mut command = Command::new(self.programs.join("playground"));
@@ -99,7 +99,7 @@ impl Place {
             Error::Missing(format!("{} is not running; `playground up` starts it", self.name))
         })?;
         let cgroup = self.unit_cgroup(unit);
-        cgroup.create()?;
+        create_alive(&cgroup)?;
         let mut command = Command::new(self.programs.join("playground"));
         command.args(["internal", "enter", &holder.to_string()]).arg(cgroup.path()).arg("--").args(argv);
         command.env("PATH", search_path(&self.programs));
@@ -140,6 +140,26 @@ pub fn run_here(program: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<
     command.args(arguments);
     let output = run(&mut command, input)?;
     if output.status.success() { Ok(output.stdout) } else { Err(failure(&command, &output)) }
+}
+
+/// Runs a program on the machine itself, but in the playground's cgroup so that it ends with it; anything
+/// but success is an error.
+pub fn run_contained(layout: &Layout, argv: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+    let cgroup = Hierarchy::find()?.root().child("machine");
+    create_alive(&cgroup)?;
+    let mut command = Command::new(layout.programs().join("playground"));
+    command.args(["internal", "join"]).arg(cgroup.path()).arg("--").args(argv);
+    let output = run(&mut command, input)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(Error::Command { command: argv.join(" "), reason: reason(&output) })
+}
+
+/// Creates a cgroup unless the playground is being ended, which removes them.
+fn create_alive(cgroup: &Cgroup) -> Result<()> {
+    let _alive = crate::teardown::spawning()?;
+    cgroup.create()
 }
 
 /// Copies this program to where nodes find it, so that a later build cannot change what runs.

@@ -52,6 +52,9 @@ impl Playground {
         let binaries = Binaries::provide(false, progress)?;
         let playground = Self { spec, layout: layout.clone() };
         let result = playground.start(&binaries, progress);
+        if teardown::is_interrupted() {
+            return Err(Error::Interrupted);
+        }
         if let Err(error) = result {
             // What has been started stays for its logs to be read; the next `up` removes it.
             progress.say(&format!("logs are in {}", layout.root().display()));

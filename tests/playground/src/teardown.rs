@@ -28,14 +28,27 @@ pub fn down(layout: &Layout, progress: Progress) -> Result<()> {
     end(layout, progress)
 }
 
-/// Ends what an interrupted operation of this process has started so far; nothing more is started.
-pub fn interrupt(layout: &Layout, progress: Progress) -> Result<()> {
+/// Makes the operation that another thread of this process is at fail soon: nothing more is started, and
+/// what has been is killed, again and again, as some of it may only be on its way into the cgroup. The
+/// operation's own thread then calls [`end`].
+pub fn interrupt() -> ! {
     *ENDING.write().unwrap_or_else(PoisonError::into_inner) = true;
-    end(layout, progress)
+    loop {
+        if let Ok(hierarchy) = Hierarchy::find() {
+            // What cannot be killed now is met again by the next round, and at last by `end`.
+            let _ = hierarchy.root().kill(PATIENCE);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
-/// The work of [`down`], for a caller that has the lock.
-pub(crate) fn end(layout: &Layout, progress: Progress) -> Result<()> {
+/// Whether [`interrupt`] was called.
+pub fn is_interrupted() -> bool {
+    *ENDING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The work of [`down`], for a caller that has the lock or has been interrupted.
+pub fn end(layout: &Layout, progress: Progress) -> Result<()> {
     let root = Hierarchy::find()?.root();
     if root.exists() {
         progress.say("ending all processes");

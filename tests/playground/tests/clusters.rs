@@ -219,12 +219,18 @@ fn killed_up_is_cleaned_by_down(layout: &Layout, before: &Snapshot) {
 }
 
 fn interrupted_up_cleans_itself(layout: &Layout, before: &Snapshot) {
+    for patience in [100, 1000, 7000] {
+        interrupt_up(layout, Duration::from_millis(patience));
+        assert_clean(layout, before);
+    }
+}
+
+fn interrupt_up(layout: &Layout, patience: Duration) {
     let mut up = start_up(layout);
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(patience);
     let pid = nix::unistd::Pid::from_raw(i32::try_from(up.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     assert_eq!(up.wait().unwrap().code(), Some(130));
-    assert_clean(layout, before);
 }
 
 fn start_up(layout: &Layout) -> std::process::Child {
