@@ -351,3 +351,23 @@ fn peers_get_what_is_shared_and_nodes_get_everything() {
     exporter.set_scope(Scope::AllBut(BTreeSet::from([cluster(2)])));
     assert_eq!(exporter.peers().scope(), &Scope::AllBut(BTreeSet::new()));
 }
+
+#[test]
+fn a_transaction_of_many_frames_is_seen_at_once() {
+    let mut log = complete(1, 8);
+    let mut receiver = Receiver::new(Admission::All, Limits::default());
+    let Frame::Subscribe(from) = receiver.subscribe() else { unreachable!() };
+    let mut sender = Sender::default();
+    sender.subscribe(&log, from);
+    while let Some(out) = sender.poll(&log) {
+        receiver.handle(decode_frame(&out.frame).unwrap()).unwrap();
+    }
+    log.apply((0..=255).flat_map(|n| (0..20).map(move |v| identity(n, v).into())), 1);
+    let frames: Vec<_> = std::iter::from_fn(|| sender.poll(&log)).collect();
+    assert!(frames.len() > 2);
+    for (n, out) in frames.iter().enumerate() {
+        let last = n + 1 == frames.len();
+        let delta = receiver.handle(decode_frame(&out.frame).unwrap()).unwrap();
+        assert_eq!(delta.map(|d| d.changes.len()), last.then_some(5120));
+    }
+}
