@@ -16,6 +16,9 @@ use tracing::debug;
 use super::{MeshView, MessageSink, ProposeError, Request, Stopped};
 use crate::storage::MemberStorage;
 
+/// An undecided proposal is made again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
 type Reply = oneshot::Sender<Result<Applied, ProposeError>>;
 
 pub(super) struct Driver {
@@ -24,13 +27,15 @@ pub(super) struct Driver {
     sink: Box<dyn MessageSink>,
     publish: watch::Sender<Arc<MeshView>>,
     /// Proposed, not yet decided.
-    open: BTreeMap<ProposalId, Waiting>,
+    open: BTreeMap<ProposalId, (Box<Command>, Waiting)>,
     /// Not yet proposed for want of a leader.
     held: Vec<(Box<Command>, Waiting)>,
 }
 
 struct Waiting {
     since: Instant,
+    /// When it was proposed last.
+    asked: Instant,
     until: Instant,
     reply: Reply,
 }
@@ -76,14 +81,24 @@ impl Driver {
     fn tick(&mut self) {
         self.member.tick(unix_now());
         let now = Instant::now();
+        self.ask_again(now);
         for (command, waiting) in std::mem::take(&mut self.held) {
             self.propose(command, waiting);
         }
         for (_, waiting) in self.held.extract_if(.., |(_, w)| w.until <= now) {
             let _ = waiting.reply.send(Err(ProposeError::NoQuorum));
         }
-        for (_, waiting) in self.open.extract_if(.., |_, w| w.until <= now) {
+        for (_, (_, waiting)) in self.open.extract_if(.., |_, (_, w)| w.until <= now) {
             let _ = waiting.reply.send(Err(ProposeError::Timeout(waiting.until - waiting.since)));
+        }
+    }
+
+    /// A message to the leader may be lost, and a member that is sent a snapshot does not see the decisions in it.
+    fn ask_again(&mut self, now: Instant) {
+        let due = |command: &Command, w: &Waiting| is_repeatable(command) && now - w.asked >= ASK_AGAIN;
+        let again: Vec<_> = self.open.extract_if(.., |_, (command, w)| due(command, w)).collect();
+        for (_, (command, waiting)) in again {
+            self.propose(command, Waiting { asked: now, ..waiting });
         }
     }
 
@@ -98,7 +113,7 @@ impl Driver {
                 }
             }
             Request::Propose { command, until, reply } => {
-                self.propose(command, Waiting { since: Instant::now(), until, reply });
+                self.propose(command, Waiting { since: Instant::now(), asked: Instant::now(), until, reply });
             }
             Request::Transfer { to, reply } => {
                 let result = self.member.transfer(to).map_err(|_| ProposeError::NoQuorum);
@@ -109,7 +124,7 @@ impl Driver {
 
     fn propose(&mut self, command: Box<Command>, waiting: Waiting) {
         match self.member.propose((*command).clone()) {
-            Ok(id) => drop(self.open.insert(id, waiting)),
+            Ok(id) => drop(self.open.insert(id, (command, waiting))),
             Err(membership::ProposeError::Halted) => drop(waiting.reply.send(Err(ProposeError::Stopped))),
             Err(membership::ProposeError::NoLeader | membership::ProposeError::Busy) => {
                 self.held.push((command, waiting));
@@ -142,7 +157,7 @@ impl Driver {
             self.publish();
         }
         for applied in output.applied {
-            if let Some(waiting) = self.open.remove(&applied.proposal.id) {
+            if let Some((_, waiting)) = self.open.remove(&applied.proposal.id) {
                 let _ = waiting.reply.send(Ok(applied));
             }
         }
@@ -160,6 +175,17 @@ impl Driver {
             *known = Arc::new(MeshView { state, status: status.clone() });
             true
         });
+    }
+}
+
+/// Whether the command may be decided twice with the outcome of once.
+fn is_repeatable(command: &Command) -> bool {
+    match command {
+        Command::AddCluster { .. }
+        | Command::UpdateCluster(_)
+        | Command::CreateToken(_)
+        | Command::RevokeToken(_) => true,
+        Command::RemoveCluster(_) | Command::RenewMember { .. } | Command::Unknown => false,
     }
 }
 

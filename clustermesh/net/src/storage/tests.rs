@@ -103,3 +103,35 @@ async fn too_much_is_refused() {
     let error = storage.save(&changes(1, 1, MAX_OBJECT_BYTES)).await;
     assert!(matches!(error, Err(StorageError::TooLarge { .. })));
 }
+
+/// Fails now and then, before or after having stored.
+struct Flaky(Shared, u32);
+
+#[async_trait]
+impl ObjectStore for Flaky {
+    async fn load(&mut self) -> Result<Option<(Vec<u8>, String)>, StorageError> {
+        self.0.load().await
+    }
+
+    async fn save(&mut self, bytes: &[u8], expected: Option<&str>) -> Result<String, StorageError> {
+        let broken = || StorageError::Unavailable("no route to host".into());
+        self.1 += 1;
+        match self.1 % 3 {
+            0 => self.0.save(bytes, expected).await,
+            1 => Err(broken()),
+            _ => self.0.save(bytes, expected).await.and(Err(broken())),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_out_and_a_lost_answer_is_no_deposition() {
+    let shared = Shared::default();
+    let flaky = Box::new(Flaky(shared.clone(), 0));
+    let mut storage = MemberStorage::create(flaky, Durable::empty(member())).await.unwrap();
+    for n in 1..=10 {
+        storage.save(&changes(n, n, 1)).await.unwrap();
+    }
+    let stored = MemberStorage::open(Box::new(shared), MESH, cluster()).await.unwrap();
+    assert_eq!(stored.durable(), storage.durable());
+}
