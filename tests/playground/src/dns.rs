@@ -4,12 +4,19 @@ use crate::Result;
 use crate::address::DNS_SERVICE;
 use crate::cluster::Cluster;
 use crate::images::DNS;
+use crate::spec::Cni;
 
 const MANIFEST: &str = include_str!("../manifests/coredns.yaml");
 
-/// Applies it; its pods are pending until nodes are ready.
-pub fn apply(cluster: &Cluster) -> Result<()> {
+/// What tells CoreDNS the API server's own address.
+const API_ADDRESS: &str = include_str!("../manifests/coredns-api-address.yaml");
+
+/// Applies it; its pods are pending until nodes are ready. Under bridge nobody makes service addresses work, so that
+/// it is told the API server's own address.
+pub fn apply(cluster: &Cluster, cni: Cni) -> Result<()> {
+    let api_address = if cni == Cni::Bridge { API_ADDRESS.trim_end() } else { "        env: []" };
     let manifest = MANIFEST
+        .replace("        env: @API_ADDRESS@", api_address)
         .replace("@IMAGE@", DNS)
         .replace("@API@", &cluster.addresses().control_plane().to_string())
         .replace("@DNS@", &DNS_SERVICE.to_string());

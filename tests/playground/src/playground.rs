@@ -49,7 +49,7 @@ impl Playground {
         if let Some(running) = Self::reuse(&spec, layout, progress)? {
             return Ok(running);
         }
-        let binaries = Binaries::provide(false, progress)?;
+        let binaries = Binaries::provide(spec.cni != Cni::Bridge, progress)?;
         let playground = Self { spec, layout: layout.clone() };
         let result = playground.start(&binaries, progress);
         if teardown::is_interrupted() {
@@ -229,7 +229,7 @@ impl Playground {
         for (index, node) in nodes.iter().enumerate() {
             node::start_kubelet(cluster, index, node, &keys)?;
         }
-        dns::apply(cluster)?;
+        dns::apply(cluster, self.spec.cni)?;
         let prefixes = cni::pod_prefixes(cluster)?;
         cni::route_control_plane(cluster, &prefixes)?;
         progress.say(&format!("{name}: {} nodes registered", nodes.len()));
@@ -277,28 +277,33 @@ fn install_product(cluster: &Cluster, progress: Progress) -> Result<()> {
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "tar"))
         .collect();
-    let program = ["release", "debug"]
-        .map(|profile| checkout().join("target").join(profile).join("tombolo"))
-        .into_iter()
+    let target = checkout().join("target");
+    let program = std::fs::read_dir(&target)
+        .map_err(Error::io("list", &target))?
+        .flatten()
+        .map(|entry| entry.path().join("release/tombolo"))
+        .chain([target.join("release/tombolo"), target.join("debug/tombolo")])
         .find(|path| path.is_file())
-        .ok_or_else(|| {
-            Error::Missing(
-                "no target/release/tombolo and no target/debug/tombolo; build the product first".into(),
-            )
-        })?;
+        .ok_or_else(|| Error::Missing("the command line is not built; `make image` builds it".into()))?;
     for archive in &archives {
         progress.say(&format!("{}: loading {}", cluster.name(), archive.display()));
         cluster.load_image(archive)?;
     }
     progress.say(&format!("{}: installing tombolo", cluster.name()));
-    let config = cluster.kubeconfig();
-    install(&program, &config)?;
+    install(&program, cluster)?;
     wait_nodes(cluster)
 }
 
-fn install(program: &Path, kubeconfig: &Path) -> Result<()> {
+fn install(program: &Path, cluster: &Cluster) -> Result<()> {
+    let programs = cluster.layout().programs();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new(program);
-    command.args(["install", "--kubeconfig"]).arg(kubeconfig);
+    command
+        .args(["install", "--cluster-name", cluster.name()])
+        .args(["--cluster-id", &(cluster.index() + 1).to_string()])
+        .arg("--kubeconfig")
+        .arg(cluster.kubeconfig())
+        .env("PATH", path);
     let output = command.output().map_err(Error::io("run", program))?;
     if output.status.success() {
         return Ok(());
