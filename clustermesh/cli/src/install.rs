@@ -134,6 +134,7 @@ async fn refuse_other_identity(
     };
     let text = map.data.unwrap_or_default().remove("node.yaml").unwrap_or_default();
     #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
     struct Installed {
         cluster_name: String,
         cluster_id: u16,
