@@ -6,9 +6,9 @@ use std::{
 };
 
 use tombolo_abi::{
-    Address, AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, EndpointValue, FlowKey, FlowValue,
-    FragmentKey, FragmentValue, Metric, OriginKey, OriginValue, PolicyKey, PolicyValue, PrefixKey, ServiceKey,
-    ServiceValue, SlotKey, SlotValue, SnatValue, protocol,
+    Address, AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, EndpointValue, FlowKey,
+    FlowValue, FragmentKey, FragmentValue, Metric, OriginKey, OriginValue, PolicyKey, PolicyValue, PrefixKey,
+    ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, protocol,
 };
 
 use crate::{Packet, Tables, Tuple, checksum};

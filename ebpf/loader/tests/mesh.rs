@@ -1,5 +1,7 @@
 //! Two nodes of two clusters with a device without Ethernet header between them, as the tunnel is one.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::{

@@ -1,5 +1,7 @@
 //! Real sockets through real veths: pods, node and the outside, each in a network namespace.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::{

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use tombolo_abi::{
-    Address, AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap, ConfigBuilder,
-    ConfigFlags, Direction, DropReason, EndpointFlags, EndpointValue, PolicyKey, PolicyValue, ServiceFlags, ServiceKey,
-    ServiceValue, SlotKey, SlotValue, identity, protocol, v4_mapped,
+    Address, AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap,
+    ConfigBuilder, ConfigFlags, Direction, DropReason, EndpointFlags, EndpointValue, PolicyKey, PolicyValue,
+    ServiceFlags, ServiceKey, ServiceValue, SlotKey, SlotValue, identity, protocol, v4_mapped,
 };
 
 use super::{mesh_ingress, net_egress, net_ingress, pod_egress, pod_ingress};
@@ -52,7 +52,9 @@ fn serve(memory: &mut Memory, number: u8, backends: &[(Address, u16)]) {
     memory.services.insert(ServiceKey::new(VIP, 80, number), ServiceValue::new(1, count, ServiceFlags::NONE));
     for (slot, (address, port)) in (0..).zip(backends) {
         memory.slots.insert(SlotKey::new(1, slot), SlotValue::new(slot));
-        memory.backends.insert(BackendKey::new(slot), BackendValue::new(*address, *port, 1, BackendFlags::NONE));
+        memory
+            .backends
+            .insert(BackendKey::new(slot), BackendValue::new(*address, *port, 1, BackendFlags::NONE));
     }
 }
 
