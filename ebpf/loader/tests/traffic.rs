@@ -13,7 +13,7 @@ use std::{
 
 use common::{
     Cgroup, Namespace, Pod, config, ifindex, ip, on_a_node, run, set_owner, set_service,
-    talk::{PATIENCE, ask_tcp, ask_udp, connect, serve_tcp, serve_udp},
+    talk::{PATIENCE, ask_tcp, ask_udp, connect, ping, serve_tcp, serve_udp},
 };
 use tombolo_abi::{
     AddressFlags, Bitmap, Direction, DropReason, EndpointFlags, Metric, PolicyKey, PolicyValue, identity,
@@ -79,6 +79,13 @@ fn pods_node_and_outside_reach_each_other() {
         assert_eq!(node.a.namespace.within(|| ask_udp(OUTSIDE, 53)).unwrap().0, NODE.to_string());
         assert!(node.counted(Metric::Masqueraded) > 2 && node.counted(Metric::Unmasqueraded) > 2);
         assert!(node.counted(Metric::ToUnderlay) > 2);
+        // Pings, whole and in fragments.
+        for len in [56, 4000] {
+            for to in [b, NODE, OUTSIDE] {
+                assert_eq!(node.a.namespace.within(move || ping(to, len)), Ok(()), "{len} bytes to {to}");
+            }
+            assert_eq!(ping(b, len), Ok(()));
+        }
         // A closed port is refused at once, also through all translations: the error finds its way.
         let refused = node.a.namespace.within(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();

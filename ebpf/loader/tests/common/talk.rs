@@ -3,8 +3,17 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
     thread,
     time::Duration,
+};
+
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, setsockopt,
+        socket, sockopt,
+    },
+    time::{TimeVal, TimeValLike},
 };
 
 /// How long an answer may take.
@@ -74,4 +83,19 @@ pub fn ask_udp(to: Ipv4Addr, port: u16) -> io::Result<(String, SocketAddr)> {
     let mut buffer = [0; 100];
     let (len, from) = socket.recv_from(&mut buffer)?;
     Ok((String::from_utf8_lossy(&buffer[..len]).into_owned(), from))
+}
+
+/// Sends an echo request with `len` bytes of payload and waits for the answer with the same payload.
+pub fn ping(to: Ipv4Addr, len: usize) -> nix::Result<()> {
+    std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").expect("ping sockets");
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::empty(), SockProtocol::Icmp)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(2))?;
+    let mut request = vec![8, 0, 0, 0, 0, 0, 0, 1];
+    request.extend((0..len).map(|i| u8::try_from(i % 251).unwrap()));
+    let to = SockaddrIn::from(std::net::SocketAddrV4::new(to, 0));
+    sendto(socket.as_raw_fd(), &request, &to, MsgFlags::empty())?;
+    let mut reply = vec![0; len + 100];
+    let received = recv(socket.as_raw_fd(), &mut reply, MsgFlags::empty())?;
+    assert!(reply[0] == 0 && reply[8..received] == request[8..], "another reply");
+    Ok(())
 }
