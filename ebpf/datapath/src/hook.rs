@@ -13,3 +13,6 @@ pub use net_egress::net_egress;
 pub use net_ingress::net_ingress;
 pub use pod_egress::pod_egress;
 pub use pod_ingress::pod_ingress;
+
+#[cfg(test)]
+mod tests;

@@ -101,7 +101,7 @@ impl<K: Pod, V: Pod> Table<K, V> for Hash<K, V> {
 
     fn entries(&self) -> Result<Vec<(K, V)>, TableError> {
         let mut entries = Vec::new();
-        for entry in self.map.iter() {
+        for entry in &self.map {
             match entry {
                 Ok((key, value)) => entries.push((key.0, value.0)),
                 Err(MapError::KeyNotFound) => {}
@@ -184,7 +184,7 @@ impl<K: TrieKey, V: Pod> Table<K, V> for Trie<K, V> {
 
     fn entries(&self) -> Result<Vec<(K, V)>, TableError> {
         let mut entries = Vec::new();
-        for entry in self.map.iter() {
+        for entry in &self.map {
             match entry {
                 Ok((key, value)) => entries.push((K::join(key.prefix_len(), key.data().0), value.0)),
                 Err(MapError::KeyNotFound) => {}

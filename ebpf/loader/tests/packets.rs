@@ -1,5 +1,7 @@
 //! Each program under BPF_PROG_TEST_RUN: verdict, bytes, counters, and what the verifier thought.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use aya::{
@@ -81,7 +83,7 @@ fn test_run(datapath: &Datapath, program: &str, frame: &[u8]) -> (i32, Vec<u8>) 
 
 fn timed(datapath: &Datapath, program: &str, frame: &[u8], repeat: u32) -> (i32, Vec<u8>, u128) {
     let mut out = vec![0; 256];
-    let Some(Program::SchedClassifier(loaded)) = datapath.program(program) else { panic!("{program}") };
+    let Some(Program::SchedClassifier(loaded)) = datapath.program(program) else { unreachable!("{program}") };
     let options = TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut out),
@@ -109,7 +111,7 @@ fn node(pin_dir: &std::path::Path, flags_a: EndpointFlags, flags_b: EndpointFlag
         let value = EndpointValue::new(
             ifindex,
             number,
-            1 << 20 | 300 + number,
+            (1 << 20) | (300 + number),
             flags,
             common::POD_MAC,
             common::HOST_MAC,
@@ -313,9 +315,12 @@ fn time_for_a_packet() {
         let any = PolicyValue::new(Bitmap::ANY, Bitmap::EMPTY);
         datapath.maps().policy().unwrap().upsert(&PolicyKey::any(1, Direction::Egress), &any).unwrap();
         for (program, frame) in [
+            // With policy, a service lookup, a known connection; to the node, so that the packet stays as it is.
+            ("pod_egress", udp((A, 1000), (NODE, 2000))),
             ("pod_ingress", udp((NODE, 1000), (A, 2000))),
             ("net_ingress", udp((OUTSIDE, 1000), (NODE, 2000))),
             ("net_egress", udp((NODE, 1000), (OUTSIDE, 2000))),
+            ("mesh_ingress", udp((REMOTE, 1000), (NODE, 2000))[14..].to_vec()),
         ] {
             let (_, _, ns) = timed(&datapath, program, &frame, 200_000);
             println!("{program:>12}: {ns} ns");

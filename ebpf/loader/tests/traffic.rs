@@ -1,17 +1,20 @@
 //! Real sockets through real veths: pods, node and the outside, each in a network namespace.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
     process::Command,
-    thread,
-    time::Duration,
 };
 
-use common::{Cgroup, Namespace, Pod, config, ifindex, ip, on_a_node, run, set_owner, set_service};
+use common::{
+    Cgroup, Namespace, Pod, config, ifindex, ip, on_a_node, run, set_owner, set_service,
+    talk::{PATIENCE, ask_tcp, ask_udp, connect, ping, serve_tcp, serve_udp},
+};
 use tombolo_abi::{
     AddressFlags, Bitmap, Direction, DropReason, EndpointFlags, Metric, PolicyKey, PolicyValue, identity,
     v4_mapped,
@@ -21,7 +24,6 @@ use tombolo_loader::{Datapath, Table, drops, metrics};
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 2);
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A node with two pods, and a machine outside that knows no way to the pods.
 struct Node {
@@ -55,72 +57,6 @@ impl Node {
     }
 }
 
-/// A server that answers a connection with the peer's address, and then with what it is sent.
-fn serve_tcp(port: u16) {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            thread::spawn(move || {
-                let peer = stream.peer_addr().unwrap().ip().to_string();
-                let _ = writeln!(stream, "{peer}");
-                let mut from = stream.try_clone().unwrap();
-                let _ = io::copy(&mut from, &mut stream);
-                let _ = stream.shutdown(Shutdown::Write);
-            });
-        }
-    });
-}
-
-/// A server that answers a datagram with the sender's address.
-fn serve_udp(port: u16) {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-    thread::spawn(move || {
-        let mut buffer = [0; 2000];
-        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(from.ip().to_string().as_bytes(), from);
-        }
-    });
-}
-
-fn connect(to: impl Into<IpAddr>, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::new(to.into(), port), Duration::from_millis(1500))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-/// The address under which a TCP server sees the caller, after `len` bytes went there and back.
-fn ask_tcp(to: Ipv4Addr, port: u16, len: usize) -> io::Result<String> {
-    let mut stream = connect(to, port)?;
-    let mut peer = String::new();
-    let mut byte = [0];
-    while byte != *b"\n" {
-        stream.read_exact(&mut byte)?;
-        peer.push(char::from(byte[0]));
-    }
-    let sent: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
-    let mut writer = stream.try_clone()?;
-    let copy = sent.clone();
-    let writing =
-        thread::spawn(move || writer.write_all(&copy).and_then(|()| writer.shutdown(Shutdown::Write)));
-    let mut echoed = Vec::new();
-    stream.read_to_end(&mut echoed)?;
-    writing.join().unwrap()?;
-    assert!(echoed == sent, "{} of {} bytes came back", echoed.len(), sent.len());
-    Ok(peer.trim().to_owned())
-}
-
-/// The address under which a UDP server sees the caller, and the one under which the caller sees the server.
-fn ask_udp(to: Ipv4Addr, port: u16) -> io::Result<(String, SocketAddr)> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.set_read_timeout(Some(Duration::from_millis(1500)))?;
-    socket.send_to(b"?", (to, port))?;
-    let mut buffer = [0; 100];
-    let (len, from) = socket.recv_from(&mut buffer)?;
-    Ok((String::from_utf8_lossy(&buffer[..len]).into_owned(), from))
-}
-
 #[test]
 fn pods_node_and_outside_reach_each_other() {
     on_a_node(|pins| {
@@ -143,6 +79,13 @@ fn pods_node_and_outside_reach_each_other() {
         assert_eq!(node.a.namespace.within(|| ask_udp(OUTSIDE, 53)).unwrap().0, NODE.to_string());
         assert!(node.counted(Metric::Masqueraded) > 2 && node.counted(Metric::Unmasqueraded) > 2);
         assert!(node.counted(Metric::ToUnderlay) > 2);
+        // Pings, whole and in fragments.
+        for len in [56, 4000] {
+            for to in [b, NODE, OUTSIDE] {
+                assert_eq!(node.a.namespace.within(move || ping(to, len)), Ok(()), "{len} bytes to {to}");
+            }
+            assert_eq!(ping(b, len), Ok(()));
+        }
         // A closed port is refused at once, also through all translations: the error finds its way.
         let refused = node.a.namespace.within(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();

@@ -7,14 +7,16 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use tombolo_abi::{
-    AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, Counter, Direction, DropCount, DropEvent,
-    DropReason, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentValue, Metric, OriginKey, OriginValue,
-    PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, map as size,
+    AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, Counter, Direction, DropCount,
+    DropEvent, DropReason, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentValue, Metric, OriginKey,
+    OriginValue, PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
+    map as size,
 };
 use tombolo_datapath::Tables;
 
 #[map]
-static ENDPOINT: HashMap<AddressKey, EndpointValue> = HashMap::pinned(size::ENDPOINT_ENTRIES, BPF_F_NO_PREALLOC);
+static ENDPOINT: HashMap<AddressKey, EndpointValue> =
+    HashMap::pinned(size::ENDPOINT_ENTRIES, BPF_F_NO_PREALLOC);
 #[map]
 static ADDRESS: HashMap<AddressKey, AddressValue> = HashMap::pinned(size::ADDRESS_ENTRIES, BPF_F_NO_PREALLOC);
 #[map]
@@ -26,7 +28,8 @@ static POLICY: LpmTrie<[u8; 8], PolicyValue> = LpmTrie::pinned(size::POLICY_ENTR
 #[map]
 static SERVICE: HashMap<ServiceKey, ServiceValue> = HashMap::pinned(size::SERVICE_ENTRIES, BPF_F_NO_PREALLOC);
 #[map]
-static BACKEND_SLOT: HashMap<SlotKey, SlotValue> = HashMap::pinned(size::BACKEND_SLOT_ENTRIES, BPF_F_NO_PREALLOC);
+static BACKEND_SLOT: HashMap<SlotKey, SlotValue> =
+    HashMap::pinned(size::BACKEND_SLOT_ENTRIES, BPF_F_NO_PREALLOC);
 #[map]
 static BACKEND: HashMap<BackendKey, BackendValue> = HashMap::pinned(size::BACKEND_ENTRIES, BPF_F_NO_PREALLOC);
 #[map]

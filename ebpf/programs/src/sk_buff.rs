@@ -102,7 +102,9 @@ impl<'a> SkBuff<'a> {
     pub fn redirect_to_next_hop(&mut self) -> i32 {
         let mut hop = NextHop { family: u32::from(self.fib.family), address: self.fib.destination };
         // SAFETY: the helper reads the struct before it returns.
-        unsafe { bpf_redirect_neigh(self.fib.ifindex, (&raw mut hop).cast(), size_of::<NextHop>() as i32, 0) as i32 }
+        unsafe {
+            bpf_redirect_neigh(self.fib.ifindex, (&raw mut hop).cast(), size_of::<NextHop>() as i32, 0) as i32
+        }
     }
 
     #[inline(always)]
@@ -148,7 +150,13 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
-    fn add_checksum(&mut self, offset: usize, difference: u32, pseudo: bool, zero_is_none: bool) -> Option<()> {
+    fn add_checksum(
+        &mut self,
+        offset: usize,
+        difference: u32,
+        pseudo: bool,
+        zero_is_none: bool,
+    ) -> Option<()> {
         let mut flags = 0;
         if pseudo {
             flags |= u64::from(BPF_F_PSEUDO_HDR);

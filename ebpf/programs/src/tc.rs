@@ -104,7 +104,20 @@ fn enter(packet: &mut SkBuff<'_>, link: Link, v6: bool, pod: &EndpointValue) -> 
     let (p, h) = (pod.pod_mac(), pod.host_mac());
     let ether_type: [u8; 2] = if v6 { [0x86, 0xdd] } else { [0x08, 0x00] };
     let frame = [
-        p[0], p[1], p[2], p[3], p[4], p[5], h[0], h[1], h[2], h[3], h[4], h[5], ether_type[0], ether_type[1],
+        p[0],
+        p[1],
+        p[2],
+        p[3],
+        p[4],
+        p[5],
+        h[0],
+        h[1],
+        h[2],
+        h[3],
+        h[4],
+        h[5],
+        ether_type[0],
+        ether_type[1],
     ];
     // SAFETY: the helper reads the 14 bytes.
     if unsafe { bpf_skb_store_bytes(packet.as_ptr(), 0, frame.as_ptr().cast(), frame.len() as u32, 0) } != 0 {

@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::allow_attributes, reason = "a part that one binary uses is dead in another")]
 
+pub mod talk;
+
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},

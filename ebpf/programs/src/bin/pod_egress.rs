@@ -10,7 +10,11 @@ use tombolo_programs::{Unreadable, run};
 /// The program.
 #[classifier]
 pub fn pod_egress(context: TcContext) -> i32 {
-    run(context.skb.skb, Hook::PodEgress, Link::Ethernet, Unreadable::Drop, |packet, maps, headers, ifindex| {
-        hook::pod_egress(packet, maps, headers, ifindex)
-    })
+    run(
+        context.skb.skb,
+        Hook::PodEgress,
+        Link::Ethernet,
+        Unreadable::Drop,
+        |packet, maps, headers, ifindex| hook::pod_egress(packet, maps, headers, ifindex),
+    )
 }

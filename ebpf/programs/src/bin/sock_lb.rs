@@ -130,7 +130,10 @@ fn peer(context: *mut bpf_sock_addr, family: Family) -> (Address, u16) {
                     word(w.cast(), 2).to_ne_bytes(),
                     word(w.cast(), 3).to_ne_bytes(),
                 );
-                [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+                [
+                    a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
+                    d[3],
+                ]
             }
         };
         (address, port)

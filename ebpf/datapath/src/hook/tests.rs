@@ -1,0 +1,222 @@
+//! The hooks on packets in memory.
+
+use proptest::prelude::*;
+use tombolo_abi::{
+    Address, AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap,
+    ConfigBuilder, ConfigFlags, Direction, DropReason, EndpointFlags, EndpointValue, PolicyKey, PolicyValue,
+    ServiceFlags, ServiceKey, ServiceValue, SlotKey, SlotValue, identity, protocol, v4_mapped,
+};
+
+use super::{mesh_ingress, net_egress, net_ingress, pod_egress, pod_ingress};
+use crate::{
+    Headers, Link, Verdict, classify,
+    testing::{Frame, Memory},
+};
+
+const A: Address = v4_mapped([10, 1, 0, 1]);
+const B: Address = v4_mapped([10, 1, 0, 2]);
+const VIP: Address = v4_mapped([10, 96, 0, 10]);
+const NODE: Address = v4_mapped([192, 168, 0, 1]);
+const GATEWAY: Address = v4_mapped([169, 254, 1, 1]);
+const OUTSIDE: Address = v4_mapped([203, 0, 113, 9]);
+const REMOTE: Address = v4_mapped([10, 2, 0, 1]);
+const SECOND: u64 = 1_000_000_000;
+
+/// A node with pods A (device 1) and B (device 2), both enforced as told.
+fn node(flags: EndpointFlags) -> Memory {
+    let mut memory = Memory::default();
+    memory.now.set(1000 * SECOND);
+    memory.config = ConfigBuilder {
+        node_v4: NODE,
+        node_v6: [0; 16],
+        gateway_v4: GATEWAY,
+        gateway_v6: [0; 16],
+        tunnel_ifindex: 9,
+        snat_ports: (61000, 61003),
+        flags: ConfigFlags::MASQUERADE.with(ConfigFlags::SERVICES),
+    }
+    .build();
+    for (address, number) in [(A, 1), (B, 2)] {
+        let pod = EndpointValue::new(number, number, 300 + number, flags, [2; 6], [4; 6]);
+        memory.endpoints.insert(AddressKey::new(address), pod);
+        let owner = AddressValue::new(300 + number, AddressFlags::NO_MASQUERADE);
+        memory.addresses.insert(AddressKey::new(address), owner);
+    }
+    memory.addresses.insert(AddressKey::new(NODE), AddressValue::new(identity::HOST, AddressFlags::HOST));
+    memory.addresses.insert(AddressKey::new(REMOTE), AddressValue::new(400, AddressFlags::TUNNEL));
+    memory
+}
+
+fn serve(memory: &mut Memory, number: u8, backends: &[(Address, u16)]) {
+    let count = u32::try_from(backends.len()).unwrap();
+    memory.services.insert(ServiceKey::new(VIP, 80, number), ServiceValue::new(1, count, ServiceFlags::NONE));
+    for (slot, (address, port)) in (0..).zip(backends) {
+        memory.slots.insert(SlotKey::new(1, slot), SlotValue::new(slot));
+        memory
+            .backends
+            .insert(BackendKey::new(slot), BackendValue::new(*address, *port, 1, BackendFlags::NONE));
+    }
+}
+
+fn headers(memory: &Memory, frame: &Frame) -> Headers {
+    let mut headers = Headers::default();
+    assert_eq!(classify(frame, memory, Link::Ethernet, &mut headers), Ok(true));
+    headers
+}
+
+fn from_pod<'t>(memory: &'t Memory, frame: &mut Frame, ifindex: u32) -> Verdict<'t> {
+    let mut headers = headers(memory, frame);
+    pod_egress(frame, memory, &mut headers, ifindex)
+}
+
+fn to_net<'t>(memory: &'t Memory, frame: &mut Frame) -> Verdict<'t> {
+    let mut headers = headers(memory, frame);
+    net_egress(frame, memory, &mut headers)
+}
+
+fn from_net<'t>(memory: &'t Memory, frame: &mut Frame) -> Verdict<'t> {
+    let mut headers = headers(memory, frame);
+    net_ingress(frame, memory, &mut headers)
+}
+
+fn to_pod_number(verdict: Verdict<'_>) -> Option<u32> {
+    if let Verdict::ToPod(pod) = verdict { Some(pod.endpoint()) } else { None }
+}
+
+fn answer(frame: &Frame, number: u8, payload: &[u8]) -> Frame {
+    let (from, to) = frame.ends();
+    Frame::new(number, to, from, payload)
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), raw in any::<bool>(), v6 in any::<bool>()) {
+        let memory = node(EndpointFlags::NONE);
+        let mut bytes = bytes;
+        let version = if raw { 0 } else { 14 };
+        if !raw && bytes.len() > 14 {
+            bytes[12..14].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[8, 0] });
+        }
+        if let Some(byte) = bytes.get_mut(version) {
+            *byte = if v6 { 0x60 } else { 0x45 + (*byte & 1) };
+        }
+        every_hook(&memory, &Frame(bytes), if raw { Link::Raw } else { Link::Ethernet });
+    }
+
+    #[test]
+    fn no_damage_panics(number in prop::sample::select(&[protocol::TCP, protocol::UDP, protocol::ICMP][..]),
+                        at in 14usize..54, value in any::<u8>(), len in 14usize..80) {
+        let mut memory = node(EndpointFlags::NONE);
+        serve(&mut memory, number, &[(B, 8080)]);
+        let mut frame = Frame::new(number, (A, 1000), (VIP, 80), b"payload of some bytes");
+        if let Some(byte) = frame.0.get_mut(at) {
+            *byte = value;
+        }
+        frame.0.truncate(len);
+        every_hook(&memory, &frame, Link::Ethernet);
+    }
+
+    #[test]
+    fn translation_and_back_is_nothing(number in prop::sample::select(&[protocol::TCP, protocol::UDP][..]),
+                                       port in 1u16.., backend_port in 1u16.., payload in prop::collection::vec(any::<u8>(), 0..40),
+                                       to_itself in any::<bool>()) {
+        let mut memory = node(EndpointFlags::NONE);
+        let (backend, device) = if to_itself { (A, 1) } else { (B, 2) };
+        serve(&mut memory, number, &[(backend, backend_port)]);
+        let mut frame = Frame::new(number, (A, port), (VIP, 80), &payload);
+        prop_assert_eq!(to_pod_number(from_pod(&memory, &mut frame, 1)), Some(device));
+        let client = if to_itself { GATEWAY } else { A };
+        prop_assert_eq!(frame.ends(), ((client, port), (backend, backend_port)));
+        prop_assert!(frame.is_sound());
+        let mut back = answer(&frame, number, &payload);
+        prop_assert_eq!(to_pod_number(from_pod(&memory, &mut back, device)), Some(1));
+        prop_assert_eq!(back.ends(), ((VIP, 80), (A, port)));
+        prop_assert!(back.is_sound());
+    }
+
+    #[test]
+    fn masquerading_and_back_is_nothing(number in prop::sample::select(&[protocol::TCP, protocol::UDP, protocol::ICMP][..]),
+                                        port in any::<u16>(), payload in prop::collection::vec(any::<u8>(), 0..40)) {
+        let memory = node(EndpointFlags::INGRESS_ENFORCED);
+        let mut frame = Frame::new(number, (A, port), (OUTSIDE, 443), &payload);
+        prop_assert_eq!(from_pod(&memory, &mut frame, 1), Verdict::ToUnderlay);
+        prop_assert_eq!(to_net(&memory, &mut frame), Verdict::Pass);
+        let ((source, snat_port), _) = frame.ends();
+        prop_assert_eq!(source, NODE);
+        prop_assert!((61000..=61003).contains(&snat_port) && frame.is_sound());
+        let mut back = answer(&frame, number, &payload);
+        prop_assert_eq!(to_pod_number(from_net(&memory, &mut back)), Some(1));
+        prop_assert_eq!(back.ends().1, (A, port));
+        prop_assert!(back.is_sound());
+    }
+}
+
+fn every_hook(memory: &Memory, frame: &Frame, link: Link) {
+    for hook in 0..5 {
+        let (mut frame, mut headers) = (frame.clone(), Headers::default());
+        if classify(&frame, memory, link, &mut headers) != Ok(true) {
+            continue;
+        }
+        let _ = match hook {
+            0 => pod_egress(&mut frame, memory, &mut headers, 1),
+            1 => pod_ingress(&mut frame, memory, &mut headers, 1),
+            2 => net_ingress(&mut frame, memory, &mut headers),
+            3 => net_egress(&mut frame, memory, &mut headers),
+            _ => mesh_ingress(&mut frame, memory, &mut headers),
+        };
+    }
+}
+
+#[test]
+fn ports_run_out_with_a_reason_and_are_shared_between_destinations() {
+    let memory = node(EndpointFlags::NONE);
+    let send = |port, to| to_net(&memory, &mut Frame::new(protocol::UDP, (A, port), (to, 53), b""));
+    for port in 1..=4 {
+        assert_eq!(send(port, OUTSIDE), Verdict::Pass);
+    }
+    assert_eq!(send(5, OUTSIDE), Verdict::Drop(DropReason::SnatExhausted));
+    assert_eq!(send(5, v4_mapped([203, 0, 113, 10])), Verdict::Pass);
+    assert_eq!(send(4, OUTSIDE), Verdict::Pass);
+}
+
+#[test]
+fn a_connection_stays_with_its_backend_while_there_is_one() {
+    let mut memory = node(EndpointFlags::NONE);
+    serve(&mut memory, protocol::UDP, &[(B, 1), (REMOTE, 2)]);
+    let chosen = |memory: &Memory| {
+        let mut frame = Frame::new(protocol::UDP, (A, 1000), (VIP, 80), b"");
+        assert!(!matches!(from_pod(memory, &mut frame, 1), Verdict::Drop(_)));
+        frame.ends().1
+    };
+    let first = chosen(&memory);
+    for _ in 0..10 {
+        assert_eq!(chosen(&memory), first);
+    }
+    let other = if first == (B, 1) { (REMOTE, 2) } else { (B, 1) };
+    serve(&mut memory, protocol::UDP, &[other]);
+    memory.backends.remove(&BackendKey::new(1));
+    assert_eq!(chosen(&memory), other);
+}
+
+#[test]
+fn answers_pass_until_the_connection_is_forgotten() {
+    let mut memory = node(EndpointFlags::INGRESS_ENFORCED);
+    let any = PolicyValue::new(Bitmap::ANY, Bitmap::EMPTY);
+    memory.rules.insert(PolicyKey::port(2, Direction::Ingress, protocol::UDP, 53), any);
+    let ask = || Frame::new(protocol::UDP, (A, 1000), (B, 53), b"");
+    let back = || Frame::new(protocol::UDP, (B, 53), (A, 1000), b"");
+    assert_eq!(from_pod(&memory, &mut back(), 2), Verdict::Drop(DropReason::PolicyDenied));
+    assert_eq!(to_pod_number(from_pod(&memory, &mut ask(), 1)), Some(2));
+    assert_eq!(to_pod_number(from_pod(&memory, &mut back(), 2)), Some(1));
+    memory.now.set(memory.now.get() + 200 * SECOND);
+    assert_eq!(from_pod(&memory, &mut back(), 2), Verdict::Drop(DropReason::PolicyDenied));
+}
+
+#[test]
+fn without_a_hop_left_the_stack_answers() {
+    let memory = node(EndpointFlags::NONE);
+    let mut frame = Frame::new(protocol::UDP, (A, 1000), (B, 53), b"");
+    frame.0[22] = 1;
+    assert_eq!(from_pod(&memory, &mut frame, 1), Verdict::Pass);
+    assert_eq!(frame.0[22], 1);
+}
