@@ -38,6 +38,9 @@ use crate::{
 /// How often the tunnel and the devices are looked at without being told.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long calls that have begun may take when the agent stops.
+const DRAIN: Duration = Duration::from_secs(8);
+
 /// How often the Lease of the leader is read.
 const LEADER_AGAIN: Duration = Duration::from_secs(2);
 
@@ -78,14 +81,15 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
     let manager = Arc::new(running.manager(&intent, &installer, &underlay)?);
     manager.adopt().await?;
     let session = running.session(client, &intent)?;
-    let shown = running.shown(&intent, &manager, &session);
-    let metrics = TcpListener::bind(running.config.metrics_address)
+    let metrics = Arc::new(Metrics::default());
+    let shown = running.shown(&intent, &manager, &session, &metrics);
+    let public = TcpListener::bind(running.config.metrics_address)
         .await
         .with_context(|| format!("cannot serve metrics on {}", running.config.metrics_address))?;
 
     tokio::select! {
-        result = cni::serve(&running.config.cni_socket, Arc::clone(&manager)) => result?,
-        result = http::serve_public(metrics, Arc::clone(&shown)) => result.context("metrics")?,
+        result = cni::serve(&running.config.cni_socket, Arc::clone(&manager), metrics) => result?,
+        result = http::serve_public(public, Arc::clone(&shown)) => result.context("metrics")?,
         result = http::serve_local(&running.config.api_socket, shown) => {
             result.with_context(|| format!("cannot listen on {:?}", running.config.api_socket))?;
         }
@@ -93,8 +97,10 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
         result = drops(&running.dataplane) => result?,
         result = install_when_ready(&intent, &installer) => result?,
         result = save_identities(&intent, &manager) => result?,
-        () = stop => tracing::info!("stopping; the datapath stays as it is"),
+        () = stop => {}
     }
+    tracing::info!("stopping; the datapath stays as it is");
+    manager.drain(DRAIN).await;
     Ok(())
 }
 
@@ -114,7 +120,7 @@ impl Running {
             tunnel: tunnel.as_ref(),
         };
         self.dataplane.refresh(&underlay, &facts)?;
-        self.dataplane.forget_devices(&self.netlink.links().await?)?;
+        self.dataplane.forget_devices(&self.netlink).await?;
         Ok(())
     }
 
@@ -167,14 +173,20 @@ impl Running {
         session::start(config, servers, Arc::clone(intent))
     }
 
-    fn shown(&self, intent: &Arc<Intent>, manager: &Arc<Manager>, session: &session::Session) -> Arc<Shown> {
+    fn shown(
+        &self,
+        intent: &Arc<Intent>,
+        manager: &Arc<Manager>,
+        session: &session::Session,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Shown> {
         Arc::new(Shown {
             config: self.config.clone(),
             intent: Arc::clone(intent),
             engine: self.engine.clone(),
             manager: Arc::clone(manager),
             maps: self.dataplane.maps(),
-            metrics: Metrics::default(),
+            metrics: Arc::clone(metrics),
             session: session.status.clone(),
             tunnel: self.tunnel.uapi.clone(),
         })

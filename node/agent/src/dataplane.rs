@@ -15,7 +15,7 @@ use tombolo_node_core::endpoints::LocalEndpoint;
 use crate::{
     cni::Datapath,
     engine::Engine,
-    netlink::Link,
+    netlink::{Link, Netlink, NetlinkError},
     pod_link::{GATEWAY_V4, GATEWAY_V6},
     underlay::Underlay,
 };
@@ -36,6 +36,9 @@ pub enum DataplaneError {
     /// A map.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The devices cannot be listed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
 }
 
 /// What the programs are told.
@@ -82,9 +85,12 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Detaches from devices that are not among `links` any more.
-    pub fn forget_devices(&self, links: &[Link]) -> Result<(), DataplaneError> {
-        for index in self.loaded.attached_devices()? {
+    /// Detaches from devices that do not exist any more.
+    pub async fn forget_devices(&self, netlink: &Netlink) -> Result<(), DataplaneError> {
+        // In this order: a device that is attached to meanwhile is in neither list, or in the second one.
+        let attached = self.loaded.attached_devices()?;
+        let links = netlink.links().await?;
+        for index in attached {
             if !links.iter().any(|link| link.index == index) {
                 self.loaded.detach(index)?;
             }

@@ -1,7 +1,7 @@
 //! The loop that brings the node to what the state wants: one thread, all tables, in their order.
 //!
-//! A change costs the keys it touches. From time to time, and when somebody says that something outside has changed
-//! (a link, the tunnel process), every target is listed and compared as a whole.
+//! A change costs the keys it touches. From time to time every target is listed and compared as a whole; routes and
+//! tunnel peers also when somebody says that devices or the tunnel process have changed.
 
 mod lane;
 
@@ -24,7 +24,7 @@ const FULL_PASS: Duration = Duration::from_secs(60);
 enum Command {
     /// The state has changed.
     Changed,
-    /// Something outside has changed: compare everything.
+    /// Devices, routes or the tunnel have changed: compare what is in the kernel's and the tunnel's tables.
     Observe,
     /// Write everything that is due, then answer with what could not be written into BPF maps.
     Flush(oneshot::Sender<Vec<String>>),
@@ -35,6 +35,16 @@ enum Command {
 pub struct Engine {
     commands: mpsc::Sender<Command>,
     failures: Arc<Mutex<Vec<TableFailures>>>,
+    _forwarder: Arc<Forwarder>,
+}
+
+/// The task that tells the loop of changes; it ends with the last handle, and so lets the loop end.
+struct Forwarder(tokio::task::AbortHandle);
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Writes of a table that failed.
@@ -74,13 +84,13 @@ impl Engine {
             failures: Arc::clone(&failures),
         };
         thread::Builder::new().name("reconciler".into()).spawn(move || run.run(&received))?;
-        tokio::spawn(async move {
+        let forward = tokio::spawn(async move {
             while changed.changed().await.is_ok() && changes.send(Command::Changed).is_ok() {}
         });
-        Ok(Self { commands, failures })
+        Ok(Self { commands, failures, _forwarder: Arc::new(Forwarder(forward.abort_handle())) })
     }
 
-    /// Something outside has changed.
+    /// Devices, routes or the tunnel have changed, not by the loop.
     pub fn observe(&self) {
         // A loop that has stopped is reported by `flush`.
         let _ = self.commands.send(Command::Observe);
@@ -110,7 +120,7 @@ struct Loop {
 
 impl Loop {
     fn run(&mut self, commands: &mpsc::Receiver<Command>) {
-        self.observe();
+        self.observe(|_| true);
         let mut observed = Instant::now();
         loop {
             self.pass();
@@ -120,17 +130,19 @@ impl Loop {
                 Ok(command) => Some(command),
             };
             let mut flushes = Vec::new();
-            let mut full = observed.elapsed() >= FULL_PASS;
+            let mut outside = false;
             for command in command.into_iter().chain(commands.try_iter()) {
                 match command {
                     Command::Changed => {}
-                    Command::Observe => full = true,
+                    Command::Observe => outside = true,
                     Command::Flush(answer) => flushes.push(answer),
                 }
             }
-            if full {
-                self.observe();
+            if observed.elapsed() >= FULL_PASS {
+                self.observe(|_| true);
                 observed = Instant::now();
+            } else if outside {
+                self.observe(is_outside);
             }
             if !flushes.is_empty() {
                 self.pass();
@@ -150,8 +162,8 @@ impl Loop {
         retry.map_or(full, |at| at.saturating_sub(now).min(full)).max(Duration::from_millis(10))
     }
 
-    fn observe(&mut self) {
-        for lane in &mut self.lanes {
+    fn observe(&mut self, which: impl Fn(TableId) -> bool) {
+        for lane in self.lanes.iter_mut().filter(|lane| which(lane.table())) {
             lane.list();
         }
         self.intent.take(|state| {
@@ -216,7 +228,12 @@ impl Loop {
     }
 
     fn map_failures(&self) -> Vec<String> {
-        let maps = self.lanes.iter().filter(|lane| !matches!(lane.table(), TableId::Peer | TableId::Route));
+        let maps = self.lanes.iter().filter(|lane| !is_outside(lane.table()));
         maps.flat_map(|lane| lane.failures()).collect()
     }
+}
+
+/// Whether others than the agent change the table: the kernel, with its devices, or the tunnel process.
+const fn is_outside(table: TableId) -> bool {
+    matches!(table, TableId::Peer | TableId::Route)
 }

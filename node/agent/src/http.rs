@@ -36,7 +36,7 @@ pub struct Shown {
     /// The BPF maps.
     pub maps: Maps,
     /// The metrics.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The session.
     pub session: tokio::sync::watch::Receiver<tombolo_mesh_net::node::NodeStatus>,
     /// The tunnel.

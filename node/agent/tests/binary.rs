@@ -53,3 +53,42 @@ fn without_root_it_says_so() {
     let message = refused(&output);
     assert!(message.contains("must run as root"), "{message}");
 }
+
+#[test]
+fn cleanup_leaves_nothing_and_can_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for file in
+        ["net.d/05-tombolo.conflist", "net.d/99-other.conf", "bin/tombolo-cni", "state/endpoints.json"]
+    {
+        let file = dir.path().join(file);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "{}").unwrap();
+    }
+    let script = "ip link add tmb00000000001 type veth peer name x && ip link set tmb00000000001 up && \
+                  ip link add other type veth peer name y && ip link set other up && \
+                  ip route add 10.9.0.0/24 dev other proto 178 && ip route add 10.8.0.0/24 dev other && \
+                  $BINARY cleanup && $BINARY cleanup && ip -o link && ip route";
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-c", script])
+        .env("BINARY", env!("CARGO_BIN_EXE_tombolo-node"))
+        .env("TOMBOLO_CLUSTER_NAME", "east")
+        .env("TOMBOLO_CLUSTER_ID", "1")
+        .env("TOMBOLO_NODE_NAME", "n1")
+        .env("TOMBOLO_STATE_DIR", path("state"))
+        .env("TOMBOLO_CNI_CONF_DIR", path("net.d"))
+        .env("TOMBOLO_CNI_BIN_DIR", path("bin"))
+        .env("TOMBOLO_CNI_SOCKET", path("cni.sock"))
+        .env("TOMBOLO_API_SOCKET", path("agent.sock"))
+        .env("TOMBOLO_PIN_DIR", path("pins"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(!printed.contains("tmb") && !printed.contains("10.9.0.0"), "{printed}");
+    assert!(printed.contains("other") && printed.contains("10.8.0.0"), "{printed}");
+    for gone in ["net.d/05-tombolo.conflist", "bin/tombolo-cni", "state"] {
+        assert!(!dir.path().join(gone).exists(), "{gone}");
+    }
+    assert!(dir.path().join("net.d/99-other.conf").exists());
+}

@@ -23,8 +23,8 @@ use nix::{
 use tombolo_cni::protocol::{Attachment, Pod, Request, Response};
 use tombolo_loader::Datapath as Loaded;
 use tombolo_model::{
-    Backend, BackendState, ClusterId, EndpointRecord, Identity, IdentityRecord, Labels, Policy, PolicyKey, PolicyKind,
-    Protocol, Record, Requirement, Selector, ServicePort, ServiceRecord, label,
+    Backend, BackendState, ClusterId, EndpointRecord, Identity, IdentityRecord, Labels, Policy, PolicyKey,
+    PolicyKind, Protocol, Record, Requirement, Selector, ServicePort, ServiceRecord, label,
 };
 use tombolo_node::{
     cni::{Manager, ManagerConfig},
@@ -181,7 +181,12 @@ fn service(address: &str, backend: &str) -> Record {
         global: false,
         shared: false,
         affinity: tombolo_model::Affinity::None,
-        ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 8080, backends: vec![backend] }],
+        ports: vec![ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+            backends: vec![backend],
+        }],
     })
 }
 

@@ -45,7 +45,8 @@ fn requests_are_those_of_the_protocol() {
     let public = "ab".repeat(32);
     // The peer has moved to another port, as peers behind NAT do.
     let listing = format!("public_key={public}\nendpoint=192.0.2.7:999\nallowed_ip=10.2.0.0/24\nerrno=0\n\n");
-    let requests = answer(&socket, vec![ok.clone(), ok.clone(), listing, ok.clone(), ok, refused, String::new()]);
+    let requests =
+        answer(&socket, vec![ok.clone(), ok.clone(), listing, ok.clone(), ok, refused, String::new()]);
     let uapi = Uapi::new(&socket);
     let private = key::load_or_create(dir.path()).unwrap();
 

@@ -113,7 +113,8 @@ fn node(cluster: u16, name: &str, address: &str, pods: &str) -> Change {
 #[test]
 fn the_reconciler_heals_and_prunes_only_after_the_sync() {
     on_a_node(|| async {
-        let own = OwnNode { cluster: ClusterId::try_from(1).unwrap(), name: "a".into(), addresses: Vec::new() };
+        let own =
+            OwnNode { cluster: ClusterId::try_from(1).unwrap(), name: "a".into(), addresses: Vec::new() };
         let state = State::new(own, Endpoints::default(), SelectorBits::default());
         let intent = Arc::new(Intent::new(state));
         // Left by an agent before: a node that may still exist.
@@ -137,7 +138,10 @@ fn the_reconciler_heals_and_prunes_only_after_the_sync() {
         });
         engine.flush().await.unwrap();
         let printed = ip("route show proto 178");
-        assert!(printed.contains("10.1.1.0/24 via 192.0.2.2") && printed.contains("10.1.9.0/24"), "{printed}");
+        assert!(
+            printed.contains("10.1.1.0/24 via 192.0.2.2") && printed.contains("10.1.9.0/24"),
+            "{printed}"
+        );
 
         intent.write(State::complete_sync);
         engine.flush().await.unwrap();

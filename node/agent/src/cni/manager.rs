@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tombolo_cni::{
     Failure,
     failure::code,
@@ -66,6 +66,16 @@ pub struct Manager {
     saving: Mutex<()>,
     /// Calls for one attachment come one after the other.
     calls: Mutex<BTreeMap<AttachmentId, Arc<tokio::sync::Mutex<()>>>>,
+    running: watch::Sender<usize>,
+}
+
+/// A call that is being served; ends when dropped.
+pub(super) struct Running<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n = n.saturating_sub(1));
+    }
 }
 
 /// Why the manager cannot start.
@@ -102,6 +112,7 @@ impl Manager {
             ipam: Mutex::new(ipam),
             saving: Mutex::default(),
             calls: Mutex::default(),
+            running: watch::Sender::new(0),
         })
     }
 
@@ -113,6 +124,21 @@ impl Manager {
     /// Assignable addresses of each of the node's prefixes, and how many are taken.
     pub fn address_usage(&self) -> Vec<(Prefix, u32, u32)> {
         self.ipam().usage().collect()
+    }
+
+    /// Counts a call until it is answered.
+    pub(super) fn begin(&self) -> Running<'_> {
+        self.running.send_modify(|n| *n = n.saturating_add(1));
+        Running(&self.running)
+    }
+
+    /// Waits until all calls are answered, but no longer than `limit`: what is cut short is undone at the next
+    /// start.
+    pub async fn drain(&self, limit: Duration) {
+        let mut running = self.running.subscribe();
+        if timeout(limit, running.wait_for(|n| *n == 0)).await.is_err() {
+            tracing::warn!("stopping in the middle of CNI calls");
+        }
     }
 
     /// Answers one request of the plugin. Nothing in it is trusted.

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -14,9 +14,10 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
-use tombolo_cni::protocol::{self, MessageError, Request};
+use tombolo_cni::protocol::{self, MessageError, Request, Response};
 
 use super::Manager;
+use crate::metrics::{CniLabels, Metrics};
 
 /// How long a peer may take to say what it wants, and to take the answer.
 const EXCHANGE: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ pub struct ServerError {
 }
 
 /// Listens at `path` and answers until the future is dropped. Only root can connect.
-pub async fn serve(path: &Path, manager: Arc<Manager>) -> Result<(), ServerError> {
+pub async fn serve(path: &Path, manager: Arc<Manager>, metrics: Arc<Metrics>) -> Result<(), ServerError> {
     let failed = |source| ServerError { path: path.to_owned(), source };
     let listener = listen(path).map_err(failed)?;
     // A DEL may have been queued between the adoption and now; from now on none is.
@@ -51,9 +52,9 @@ pub async fn serve(path: &Path, manager: Arc<Manager>) -> Result<(), ServerError
                 continue;
             }
         };
-        let manager = Arc::clone(&manager);
+        let (manager, metrics) = (Arc::clone(&manager), Arc::clone(&metrics));
         tokio::spawn(async move {
-            if let Err(e) = answer(stream, &manager).await {
+            if let Err(e) = answer(stream, &manager, &metrics).await {
                 tracing::warn!(error = %e, "a CNI call was cut short");
             }
             drop(slot);
@@ -78,7 +79,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(mut stream: UnixStream, manager: &Manager) -> Result<(), MessageError> {
+async fn answer(mut stream: UnixStream, manager: &Manager, metrics: &Metrics) -> Result<(), MessageError> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 {
         tracing::warn!(uid = peer.uid(), "refused a CNI call: only root may make one");
@@ -86,7 +87,13 @@ async fn answer(mut stream: UnixStream, manager: &Manager) -> Result<(), Message
     }
     let request: Request = timeout(EXCHANGE, receive(&mut stream)).await.map_err(io::Error::from)??;
     tracing::debug!(?request, "CNI call");
+    let _running = manager.begin();
+    let (command, started) = (command(&request), Instant::now());
     let response = manager.handle(request).await;
+    let code = if let Response::Failed(failure) = &response { failure.code } else { 0 };
+    let labels = CniLabels { command, code };
+    metrics.cni_calls.get_or_create(&labels).inc();
+    metrics.cni_duration.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
     tracing::debug!(?response, "CNI answer");
     let message = protocol::encode(&response)?;
     timeout(EXCHANGE, stream.write_all(&message)).await.map_err(io::Error::from)??;
@@ -99,4 +106,14 @@ async fn receive(stream: &mut UnixStream) -> Result<Request, MessageError> {
     let mut body = vec![0; protocol::body_length(header)?];
     stream.read_exact(&mut body).await?;
     protocol::decode(&body)
+}
+
+const fn command(request: &Request) -> &'static str {
+    match request {
+        Request::Add { .. } => "ADD",
+        Request::Del { .. } => "DEL",
+        Request::Check { .. } => "CHECK",
+        Request::Gc { .. } => "GC",
+        Request::Status => "STATUS",
+    }
 }

@@ -139,7 +139,8 @@ impl World {
         let (served, socket) = (Arc::clone(&manager), self.socket());
         let before = std::fs::metadata(&socket).ok().and_then(|m| m.modified().ok());
         let path = socket.clone();
-        self.server = Some(tokio::spawn(async move { cni::serve(&path, served).await.unwrap() }));
+        self.server =
+            Some(tokio::spawn(async move { cni::serve(&path, served, Arc::default()).await.unwrap() }));
         while std::fs::metadata(&socket).ok().and_then(|m| m.modified().ok()) == before {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
