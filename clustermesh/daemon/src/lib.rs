@@ -10,6 +10,7 @@ pub mod health;
 pub mod index;
 pub mod leader;
 pub mod run;
+pub mod serve;
 pub mod status;
 pub mod token_review;
 pub mod watch;
