@@ -9,6 +9,7 @@ pub mod findings;
 pub mod health;
 pub mod index;
 pub mod leader;
+pub mod member_store;
 pub mod run;
 pub mod serve;
 pub mod status;

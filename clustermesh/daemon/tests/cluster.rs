@@ -2,6 +2,7 @@
 //!
 //! Needs etcd and kube-apiserver in the directory that KUBEBUILDER_ASSETS names; feature `privileged`.
 #![cfg(feature = "privileged")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where something is wrong")]
 
 #[path = "cluster/api_server.rs"]
 mod api_server;
@@ -34,6 +35,7 @@ use tombolo_api::{MeshIdentity, MeshNetworkPolicy, MeshPeer, annotation};
 use tombolo_clustermesh::{
     config::{Config, Flags},
     control::{Request, Response, ask},
+    member_store::SecretStore,
     run::run,
     status::{Shared, Status},
     token_review::{TokenError, node_of},
@@ -46,6 +48,7 @@ use tombolo_mesh_net::{
     enroll::enroll,
     node::{NodeClient, NodeClientConfig},
     session::{Backoff, Local},
+    storage::{ObjectStore, StorageError},
     tls::{Credentials, TrustStore},
     transport::{Dialer, Stats},
 };
@@ -162,6 +165,7 @@ async fn two_replicas() {
     identities_and_policies(&client, &first).await;
     validation(&client).await;
     authority_is_made_once(&client).await;
+    membership_is_fenced(&client).await;
     let token = tokens_are_reviewed(&client).await;
     a_node_is_told_and_tells(&client, &first, &token).await;
 
@@ -259,6 +263,19 @@ async fn authority_is_made_once(client: &Client) {
     assert_eq!(a, b, "two at the same time get one authority");
     let other = tombolo_clustermesh::authority::ensure(client, NAMESPACE, &name).await.unwrap();
     assert_ne!(other.key_pem(), a);
+}
+
+async fn membership_is_fenced(client: &Client) {
+    let store = || SecretStore::new(client.clone(), NAMESPACE);
+    let (mut old, mut new) = (store(), store());
+    assert!(old.load().await.unwrap().is_none());
+    let first = old.save(b"1", None).await.unwrap();
+    assert!(matches!(new.save(b"x", None).await, Err(StorageError::Deposed)));
+    let (bytes, version) = new.load().await.unwrap().unwrap();
+    assert_eq!((bytes.as_slice(), &version), (&b"1"[..], &first));
+    let second = new.save(b"2", Some(&version)).await.unwrap();
+    assert!(matches!(old.save(b"3", Some(&first)).await, Err(StorageError::Deposed)));
+    assert_eq!(store().load().await.unwrap().unwrap(), (b"2".to_vec(), second));
 }
 
 /// Gives the token of the agent on n1.
