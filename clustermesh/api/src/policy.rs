@@ -36,9 +36,11 @@ pub struct MeshNetworkPolicySpec {
     pub policy_types: Option<Vec<PolicyType>>,
     /// What is let in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub ingress: Vec<IngressRule>,
     /// What is let out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub egress: Vec<EgressRule>,
 }
 
@@ -56,9 +58,11 @@ pub enum PolicyType {
 pub struct IngressRule {
     /// From whom; empty means from everybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub from: Vec<PolicyPeer>,
     /// To which ports; empty means to all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub ports: Vec<PolicyPort>,
 }
 
@@ -67,9 +71,11 @@ pub struct IngressRule {
 pub struct EgressRule {
     /// To whom; empty means to everybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub to: Vec<PolicyPeer>,
     /// To which ports; empty means to all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub ports: Vec<PolicyPort>,
 }
 
@@ -89,7 +95,7 @@ pub struct PolicyPeer {
     /// selector, all pods of these clusters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        length(min = 1, max = 255),
+        length(min = 1, max = 64),
         inner(length(min = 1, max = 32), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"))
     )]
     #[x_kube(validation = Rule::new("!('*' in self) || self.size() == 1")

@@ -1,6 +1,9 @@
 //! The certificate authority of the cluster: made once, kept in a Secret, its certificate published.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use k8s_openapi::{
     ByteString,
@@ -10,8 +13,8 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::json;
+use tombolo_mesh_net::tls::{self, CertificateAuthority};
 use tombolo_model::ClusterName;
 
 /// The Secret with key and certificate; only the daemon may read it.
@@ -23,13 +26,8 @@ pub const CERTIFICATE: &str = "ca.crt";
 /// The key in PEM (PKCS #8), in the Secret.
 pub const KEY: &str = "ca.key";
 
-/// Key and certificate of the authority, in PEM.
-pub struct Authority {
-    /// The certificate.
-    pub certificate: String,
-    /// The private key.
-    pub key: String,
-}
+/// How long its certificate is valid: ten years.
+const LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +35,9 @@ pub enum AuthorityError {
     /// The API server refused.
     #[error("cannot read or write Secret {SECRET} or ConfigMap {CONFIG_MAP}: {0}")]
     Api(#[from] kube::Error),
-    /// The key or certificate could not be made.
-    #[error("cannot make the certificate authority: {0}")]
-    Make(#[from] rcgen::Error),
+    /// The key or certificate could not be made, or the Secret holds something else.
+    #[error("the certificate authority in Secret {SECRET} cannot be used: {0}")]
+    Material(#[from] tls::AuthorityError),
     /// The Secret is there, but not as tombolo writes it.
     #[error(
         "Secret {SECRET} has no entry {0} with text in PEM: restore it, or delete the Secret to get a new authority"
@@ -56,7 +54,7 @@ pub async fn ensure(
     client: &Client,
     namespace: &str,
     cluster: &ClusterName,
-) -> Result<Authority, AuthorityError> {
+) -> Result<CertificateAuthority, AuthorityError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let secret = match secrets.get_opt(SECRET).await? {
         Some(secret) => secret,
@@ -66,31 +64,27 @@ pub async fn ensure(
         },
     };
     let authority = read(&secret)?;
-    publish(client, namespace, &authority.certificate).await?;
+    publish(client, namespace, authority.certificate_pem()).await?;
     Ok(authority)
 }
 
-fn read(secret: &Secret) -> Result<Authority, AuthorityError> {
+fn read(secret: &Secret) -> Result<CertificateAuthority, AuthorityError> {
     let entry = |name: &'static str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(name));
         let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
         text.filter(|text| text.starts_with("-----BEGIN")).ok_or(AuthorityError::Incomplete(name))
     };
-    Ok(Authority { certificate: entry(CERTIFICATE)?, key: entry(KEY)? })
+    Ok(CertificateAuthority::from_pem(&entry(CERTIFICATE)?, &entry(KEY)?)?)
 }
 
-fn make(cluster: &ClusterName) -> Result<Secret, rcgen::Error> {
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, format!("tombolo {cluster}"));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let certificate = params.self_signed(&key)?.pem();
+fn make(cluster: &ClusterName) -> Result<Secret, tls::AuthorityError> {
+    let authority = CertificateAuthority::generate(cluster, SystemTime::now(), LIFETIME)?;
+    let certificate = authority.certificate_pem().as_bytes().to_vec();
     Ok(Secret {
         metadata: ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() },
         data: Some(BTreeMap::from([
-            (CERTIFICATE.to_owned(), ByteString(certificate.into_bytes())),
-            (KEY.to_owned(), ByteString(key.serialize_pem().into_bytes())),
+            (CERTIFICATE.to_owned(), ByteString(certificate)),
+            (KEY.to_owned(), ByteString(authority.key_pem().into_bytes())),
         ])),
         ..Secret::default()
     })
@@ -120,8 +114,7 @@ mod tests {
     #[test]
     fn what_is_made_can_be_read() {
         let secret = make(&"east".parse().unwrap()).unwrap();
-        let authority = read(&secret).unwrap();
-        assert!(KeyPair::from_pem(&authority.key).is_ok());
+        assert!(read(&secret).is_ok());
         let mut damaged = secret;
         damaged.data.as_mut().unwrap().remove(KEY);
         let error = read(&damaged).err().unwrap().to_string();

@@ -17,12 +17,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tombolo_api::MeshIdentity;
+use tombolo_mesh_core::wire::NodeFacts;
 use tombolo_model::Identity;
 use tracing::{info, warn};
 
 use crate::{
     findings::Findings,
-    index::{Index, NodeFacts, Transaction},
+    index::{Index, Transaction},
     watch::{self, Input},
 };
 

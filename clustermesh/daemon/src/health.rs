@@ -61,6 +61,9 @@ fn render(status: &Status) -> Result<String, std::fmt::Error> {
     let transactions: Gauge = Gauge::default();
     transactions.set(i64::try_from(status.transactions).unwrap_or(i64::MAX));
     registry.register("transactions", "Transactions given out since this replica leads", transactions);
+    let sessions: Gauge = Gauge::default();
+    sessions.set(i64::try_from(status.sessions.len()).unwrap_or(i64::MAX));
+    registry.register("node_sessions", "Nodes with a session", sessions);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -68,7 +71,7 @@ fn render(status: &Status) -> Result<String, std::fmt::Error> {
 
 #[cfg(test)]
 mod tests {
-    use tombolo_model::{ClusterId, Identity, RecordKey};
+    use tombolo_model::{ClusterId, Kind};
 
     use super::*;
 
@@ -76,8 +79,7 @@ mod tests {
     fn metrics_are_named_and_labelled() {
         let shared = Shared::new("east".parse().unwrap(), ClusterId::try_from(1).unwrap(), "pod".to_owned());
         shared.lead(true);
-        let key = RecordKey::Identity(Identity::HOST);
-        shared.update(|status| status.records = crate::status::count([&key].into_iter()));
+        shared.count(&[(Kind::Identity, 1)].into());
         let text = render(&shared.get()).unwrap();
         assert!(text.contains("tombolo_clustermesh_leader 1"), "{text}");
         assert!(text.contains("tombolo_clustermesh_records{kind=\"identities\"} 1"), "{text}");

@@ -26,22 +26,14 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tombolo_mesh_core::replication::Change;
 use tombolo_model::{ClusterId, ClusterName, Labels, PolicyKey, Record, RecordKey, TunnelKey};
 
-pub use self::{node::NodeFacts, node::ReportedEndpoint, policy::PolicyFinding};
+pub use self::policy::PolicyFinding;
 use crate::allocator::Allocator;
 
 /// Namespace and name; the namespace is empty for what is in none.
 pub type ObjectName = (String, String);
-
-/// One change of the table of records.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// The record is new or other than before.
-    Upsert(Arc<Record>),
-    /// There is no record of this key any more.
-    Remove(RecordKey),
-}
 
 /// Changes that belong together: first what is new, in the order of [`tombolo_model::Kind`], then what is gone,
 /// in the reverse order. So an endpoint never names an identity that is not there.

@@ -1,11 +1,18 @@
 //! The life of a replica: wait for leadership, lead, give it up.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use kube::Client;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tombolo_mesh_core::replication::{Change, Scope};
+use tombolo_mesh_net::session::{Audience, ExporterHandle};
+use tombolo_model::Kind;
 use tracing::{info, warn};
 
 use crate::{
@@ -14,9 +21,10 @@ use crate::{
     control,
     controller::{Controller, Output, Report},
     health,
-    index::{Change, Index},
+    index::{Index, Transaction},
     leader::Candidate,
-    status::{Shared, count},
+    serve::Server,
+    status::Shared,
 };
 
 /// Reports of nodes that may wait.
@@ -84,34 +92,48 @@ async fn elect(
 
 /// What the leader does; ends with an error only.
 async fn lead(client: &Client, config: &Config, status: &Shared) -> Result<Infallible> {
-    let _authority = authority::ensure(client, &config.namespace, &config.cluster_name).await?;
+    let authority = Arc::new(authority::ensure(client, &config.namespace, &config.cluster_name).await?);
+    let exporter = ExporterHandle::new(config.cluster_id);
     let (sender, mut outputs) = mpsc::channel(OUTPUTS);
-    let (_reports, reported) = mpsc::channel::<Report>(REPORTS);
+    let (reports, reported) = mpsc::channel::<Report>(REPORTS);
     let index = Index::new(config.cluster_name.clone(), config.cluster_id);
     let controller = Controller::new(client, index, sender, config.identity_grace());
     let mut tasks = JoinSet::new();
     let watched = client.clone();
     tasks.spawn(async move { controller.run(&watched, reported).await });
-    let mut keys = std::collections::BTreeSet::new();
+    let server = Server::bind(client.clone(), config, authority, exporter.clone(), reports, status.clone())?;
+    tasks.spawn(server.run());
     while let Some(output) = outputs.recv().await {
         match output {
             Output::Transaction(transaction) => {
-                for change in transaction {
-                    match change {
-                        Change::Upsert(record) => drop(keys.insert(record.key())),
-                        Change::Remove(key) => drop(keys.remove(&key)),
-                    }
+                status.count(&growth(&exporter, &transaction));
+                for (key, error) in exporter.apply(transaction).refused {
+                    warn!(?key, %error, "record cannot be sent");
                 }
-                status.update(|status| {
-                    status.transactions += 1;
-                    status.records = count(keys.iter());
-                });
             }
             Output::Complete => {
                 info!("the cluster has been read");
+                exporter.set_scope(Scope::AllBut(BTreeSet::new()));
                 status.update(|status| status.complete = true);
             }
         }
     }
     anyhow::bail!("the controller ended")
+}
+
+/// How many records of each kind come with a transaction, less those that go.
+fn growth(exporter: &ExporterHandle, transaction: &Transaction) -> BTreeMap<Kind, i64> {
+    let mut growth = BTreeMap::new();
+    exporter.read(Audience::Nodes, |log| {
+        for change in transaction {
+            let key = change.key();
+            let difference = match (change, log.get(&key).is_some()) {
+                (Change::Upsert(_), false) => 1,
+                (Change::Remove(_), true) => -1,
+                _ => 0,
+            };
+            *growth.entry(key.kind()).or_default() += difference;
+        }
+    });
+    growth
 }

@@ -1,10 +1,13 @@
 //! What this replica does and knows, for the status command, health checks and metrics.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tombolo_model::{ClusterId, ClusterName, Kind, RecordKey};
+use tombolo_model::{ClusterId, ClusterName, Kind};
 
 /// The answer to the status command, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,8 @@ pub struct Status {
     pub complete: bool,
     /// Changes given out since it leads.
     pub transactions: u64,
+    /// Nodes with a session.
+    pub sessions: BTreeSet<String>,
     /// Records by kind: `identities`, `nodes`, `endpoints`, `services`, `policies`.
     pub records: BTreeMap<String, u64>,
 }
@@ -43,7 +48,8 @@ impl Shared {
             leader: false,
             complete: false,
             transactions: 0,
-            records: BTreeMap::new(),
+            sessions: BTreeSet::new(),
+            records: none(),
         })))
     }
 
@@ -62,24 +68,42 @@ impl Shared {
         self.0.subscribe()
     }
 
+    /// A node has a session, or none any more.
+    pub fn session(&self, node: String, up: bool) {
+        self.update(|status| {
+            if up {
+                status.sessions.insert(node);
+            } else {
+                status.sessions.remove(&node);
+            }
+        });
+    }
+
+    /// Records of this kind have come (positive) or gone.
+    pub fn count(&self, changes: &BTreeMap<Kind, i64>) {
+        self.update(|status| {
+            status.transactions += 1;
+            for (kind, change) in changes {
+                let records = status.records.entry(name(*kind).to_owned()).or_default();
+                *records = records.saturating_add_signed(*change);
+            }
+        });
+    }
+
     /// Leadership began or ended: what was known before is void.
     pub fn lead(&self, leader: bool) {
         self.update(|status| {
             status.leader = leader;
             status.complete = false;
             status.transactions = 0;
-            status.records.clear();
+            status.sessions.clear();
+            status.records = none();
         });
     }
 }
 
-/// How many of these records there are of each kind.
-pub fn count<'a>(keys: impl Iterator<Item = &'a RecordKey>) -> BTreeMap<String, u64> {
-    let mut counts: BTreeMap<_, u64> = Kind::ALL.into_iter().map(|kind| (name(kind).to_owned(), 0)).collect();
-    for key in keys {
-        *counts.entry(name(key.kind()).to_owned()).or_default() += 1;
-    }
-    counts
+fn none() -> BTreeMap<String, u64> {
+    Kind::ALL.into_iter().map(|kind| (name(kind).to_owned(), 0)).collect()
 }
 
 /// The name of a kind, as status and metrics have it.

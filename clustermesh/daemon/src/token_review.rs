@@ -1,7 +1,10 @@
 //! Who presents a service account token: asked of the API server (TokenReview).
 
+use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
+use tombolo_mesh_core::trust::NodeName;
+use tombolo_mesh_net::enroll::{self, TokenVerifier};
 
 /// The audience that tokens for tombolo are made for.
 pub const AUDIENCE: &str = "tombolo";
@@ -25,6 +28,30 @@ pub enum TokenError {
     /// It is not tied to a node.
     #[error("the token names no node: mount it as a projected service account token of the agent's pod")]
     Unbound,
+}
+
+/// Reviews the tokens of node agents that enroll.
+pub struct Reviewer {
+    client: Client,
+    namespace: String,
+}
+
+impl Reviewer {
+    /// For agents in `namespace`.
+    pub const fn new(client: Client, namespace: String) -> Self {
+        Self { client, namespace }
+    }
+}
+
+#[async_trait]
+impl TokenVerifier for Reviewer {
+    async fn verify(&self, token: &str) -> Result<NodeName, enroll::TokenError> {
+        let node = node_of(&self.client, &self.namespace, token).await.map_err(|error| match error {
+            TokenError::Api(_) => enroll::TokenError::Unavailable(error.to_string()),
+            _ => enroll::TokenError::Rejected(error.to_string()),
+        })?;
+        node.parse().map_err(|error| enroll::TokenError::Rejected(format!("{error}")))
+    }
 }
 
 /// The name of the node whose agent, in `namespace`, presents `token`.

@@ -2,11 +2,12 @@
 //!
 //! Needs etcd and kube-apiserver in the directory that KUBEBUILDER_ASSETS names; feature `privileged`.
 #![cfg(feature = "privileged")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where something is wrong")]
 
 #[path = "cluster/api_server.rs"]
 mod api_server;
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use api_server::{ApiServer, free_ports};
 use k8s_openapi::{
@@ -25,16 +26,33 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tombolo_api::{MeshIdentity, MeshNetworkPolicy, MeshPeer, annotation};
 use tombolo_clustermesh::{
     config::{Config, Flags},
     control::{Request, Response, ask},
+    member_store::SecretStore,
     run::run,
     status::{Shared, Status},
     token_review::{TokenError, node_of},
 };
+use tombolo_mesh_core::{
+    replication::{Change, Limits},
+    wire::{EndpointFact, NodeFacts},
+};
+use tombolo_mesh_net::{
+    enroll::enroll,
+    node::{NodeClient, NodeClientConfig},
+    session::{Backoff, Local},
+    storage::{ObjectStore, StorageError},
+    tls::{Credentials, TrustStore},
+    transport::{Dialer, Stats},
+};
+use tombolo_model::{Address, Record, RecordKey, TunnelKey};
 
 const NAMESPACE: &str = "tombolo-system";
 
@@ -147,7 +165,9 @@ async fn two_replicas() {
     identities_and_policies(&client, &first).await;
     validation(&client).await;
     authority_is_made_once(&client).await;
-    tokens_are_reviewed(&client).await;
+    membership_is_fenced(&client).await;
+    let token = tokens_are_reviewed(&client).await;
+    a_node_is_told_and_tells(&client, &first, &token).await;
 
     let Response::Status(told) = ask(&first.config.socket, &Request::Status).await.unwrap() else { panic!() };
     assert!(told.leader && told.pod == "first");
@@ -234,15 +254,32 @@ async fn authority_is_made_once(client: &Client) {
     assert_eq!(secret.data.unwrap()["ca.crt"].0, map.data.unwrap()["ca.crt"].as_bytes());
     let name = "east".parse().unwrap();
     let again = |client: Client| async move {
-        tombolo_clustermesh::authority::ensure(&client, "shop", &"east".parse().unwrap()).await.unwrap().key
+        tombolo_clustermesh::authority::ensure(&client, "shop", &"east".parse().unwrap())
+            .await
+            .unwrap()
+            .key_pem()
     };
     let (a, b) = tokio::join!(again(client.clone()), again(client.clone()));
     assert_eq!(a, b, "two at the same time get one authority");
     let other = tombolo_clustermesh::authority::ensure(client, NAMESPACE, &name).await.unwrap();
-    assert_ne!(other.key, a);
+    assert_ne!(other.key_pem(), a);
 }
 
-async fn tokens_are_reviewed(client: &Client) {
+async fn membership_is_fenced(client: &Client) {
+    let store = || SecretStore::new(client.clone(), NAMESPACE);
+    let (mut old, mut new) = (store(), store());
+    assert!(old.load().await.unwrap().is_none());
+    let first = old.save(b"1", None).await.unwrap();
+    assert!(matches!(new.save(b"x", None).await, Err(StorageError::Deposed)));
+    let (bytes, version) = new.load().await.unwrap().unwrap();
+    assert_eq!((bytes.as_slice(), &version), (&b"1"[..], &first));
+    let second = new.save(b"2", Some(&version)).await.unwrap();
+    assert!(matches!(old.save(b"3", Some(&first)).await, Err(StorageError::Deposed)));
+    assert_eq!(store().load().await.unwrap().unwrap(), (b"2".to_vec(), second));
+}
+
+/// Gives the token of the agent on n1.
+async fn tokens_are_reviewed(client: &Client) -> String {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
     create(&accounts, json!({"metadata": {"name": "tombolo-node"}})).await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
@@ -268,6 +305,57 @@ async fn tokens_are_reviewed(client: &Client) {
     assert!(matches!(audience, Err(TokenError::Invalid(_))), "{audience:?}");
     let forged = node_of(client, NAMESPACE, "forged").await;
     assert!(matches!(forged, Err(TokenError::Invalid(_))), "{forged:?}");
+    token("tombolo", true).await
+}
+
+async fn a_node_is_told_and_tells(client: &Client, leader: &Replica, token: &str) {
+    let cluster = leader.config.cluster_name.clone();
+    let map: ConfigMap = Api::namespaced(client.clone(), NAMESPACE).get("tombolo-ca").await.unwrap();
+    let (trust, credentials, stats) = (TrustStore::new(), Credentials::none(), Arc::<Stats>::default());
+    trust.set_pem(&cluster, &map.data.unwrap()["ca.crt"]).unwrap();
+    let dialer = Dialer::bind("127.0.0.1:0".parse().unwrap(), credentials.clone(), trust).unwrap();
+    let server = leader.config.listen;
+    assert!(enroll(&dialer, server, &cluster, "forged", &stats).await.is_err());
+    enroll(&dialer, server, &cluster, token, &stats).await.unwrap().install(&credentials).unwrap();
+
+    let pod = Api::<Pod>::namespaced(client.clone(), "shop").get("web-0").await.unwrap();
+    let address: Address = "10.1.0.5".parse().unwrap();
+    let fact = EndpointFact {
+        namespace: "shop".to_owned(),
+        name: "web-0".to_owned(),
+        uid: pod.metadata.uid.unwrap(),
+        addresses: vec![address],
+    };
+    let tunnel = TunnelKey { public_key: [7; 32], port: 51871 };
+    let (_facts, facts) = watch::channel(NodeFacts { tunnel: Some(tunnel), endpoints: vec![fact] });
+    let config = NodeClientConfig {
+        local: Local { cluster, cluster_id: leader.config.cluster_id, software: "test".to_owned() },
+        dialer,
+        servers: watch::channel(vec![server]).1,
+        facts,
+        limits: Limits::default(),
+        backoff: Backoff::default(),
+    };
+    let (sender, mut deltas) = mpsc::channel(16);
+    let session = tokio::spawn(NodeClient::new(config, sender, stats).run());
+    let mut records = BTreeMap::new();
+    let told = |records: &BTreeMap<RecordKey, Arc<Record>>| {
+        let node = records.values().any(|r| matches!(&**r, Record::Node(n) if n.tunnel == Some(tunnel)));
+        let pod = records.values().any(|r| matches!(&**r, Record::Endpoint(e) if e.addresses == [address]));
+        node && pod && records.keys().any(|key| matches!(key, RecordKey::Policy(_)))
+    };
+    while !told(&records) {
+        let delta = timeout(Duration::from_secs(20), deltas.recv()).await.unwrap().unwrap();
+        for change in delta.changes {
+            match change {
+                Change::Upsert(record) => drop(records.insert(record.key(), record)),
+                Change::Remove(key) => drop(records.remove(&key)),
+            }
+        }
+    }
+    leader.until("the session", |s| s.sessions.contains("n1")).await;
+    session.abort();
+    leader.until("the end of the session", |s| s.sessions.is_empty()).await;
 }
 
 async fn fail_over(client: &Client, first: Replica, second: Replica, dir: &Path) {

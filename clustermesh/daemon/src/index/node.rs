@@ -1,7 +1,8 @@
 //! Nodes, and what they report about themselves.
 
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use tombolo_model::{Address, NodeRecord, Prefix, Record, RecordKey, TunnelKey};
+use tombolo_mesh_core::wire::{EndpointFact, NodeFacts};
+use tombolo_model::{Address, NodeRecord, Prefix, Record, RecordKey};
 
 use super::{Index, Indexed, ObjectName, object_name};
 
@@ -15,29 +16,7 @@ pub(super) struct Entry {
     zone: String,
 }
 
-/// What a node says about itself and its pods; replaces what it said before.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NodeFacts {
-    /// How to reach its tunnel.
-    pub tunnel: Option<TunnelKey>,
-    /// The addresses that it gave to its pods.
-    pub endpoints: Vec<ReportedEndpoint>,
-}
-
-/// The addresses that a node gave to a pod.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReportedEndpoint {
-    /// Namespace of the pod.
-    pub namespace: String,
-    /// Name of the pod.
-    pub name: String,
-    /// UID of the pod.
-    pub uid: String,
-    /// One per family.
-    pub addresses: Vec<Address>,
-}
-
-/// A [`ReportedEndpoint`] and who reported it.
+/// An [`EndpointFact`] and who reported it.
 #[derive(Debug)]
 pub(super) struct Reported {
     pub(super) node: String,
@@ -101,7 +80,7 @@ impl Index {
         self.reported.retain(|_, reported| reported.node != node);
         let mut refused = Vec::new();
         let mut touched = before;
-        for ReportedEndpoint { namespace, name, uid, mut addresses } in facts.endpoints {
+        for EndpointFact { namespace, name, uid, mut addresses } in facts.endpoints {
             addresses.retain(|&address| {
                 let own =
                     self.nodes.get(node).is_some_and(|n| n.pod_prefixes.iter().any(|p| p.contains(address)));

@@ -6,6 +6,7 @@ mod services;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde::de::DeserializeOwned;
 use tombolo_api::MeshIdentity;
+use tombolo_mesh_core::wire::{EndpointFact, NodeFacts};
 use tombolo_model::{Address, EndpointRecord, Identity, TunnelKey};
 
 use super::*;
@@ -161,7 +162,7 @@ fn nodes_report_tunnels_and_addresses_of_their_own_pods_only() {
     index.apply(pod("a", "app: web"));
     make_identities(&mut index);
     let address = |text: &str| text.parse::<Address>().unwrap();
-    let reported = |name: &str, uid: &str, ip: &str| ReportedEndpoint {
+    let reported = |name: &str, uid: &str, ip: &str| EndpointFact {
         namespace: "shop".into(),
         name: name.into(),
         uid: uid.into(),

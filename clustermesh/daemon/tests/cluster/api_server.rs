@@ -96,6 +96,7 @@ fn start_api_server(assets: &Path, dir: &Path, etcd_port: u16, port: u16) -> Chi
     fs::write(dir.join("tokens.csv"), format!("{TOKEN},admin,admin,\"system:masters\"\n")).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     fs::write(dir.join("sa.key"), key.serialize_pem()).unwrap();
+    fs::write(dir.join("sa.pub"), key.public_key_pem()).unwrap();
     let log = File::create(dir.join("kube-apiserver.log")).unwrap();
     let path = |name: &str| dir.join(name).display().to_string();
     Command::new(assets.join("kube-apiserver"))
@@ -104,7 +105,7 @@ fn start_api_server(assets: &Path, dir: &Path, etcd_port: u16, port: u16) -> Chi
         .arg(format!("--token-auth-file={}", path("tokens.csv")))
         .arg("--authorization-mode=RBAC")
         .arg("--service-account-issuer=https://kubernetes.default.svc")
-        .arg(format!("--service-account-key-file={}", path("sa.key")))
+        .arg(format!("--service-account-key-file={}", path("sa.pub")))
         .arg(format!("--service-account-signing-key-file={}", path("sa.key")))
         .arg("--service-cluster-ip-range=10.96.0.0/16")
         .arg("--bind-address=127.0.0.1")

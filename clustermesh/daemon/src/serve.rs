@@ -1,0 +1,152 @@
+//! The QUIC side of the leader: enrolment of nodes, and their sessions.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use kube::Client;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tombolo_mesh_core::trust::{NodeName, Service, SpiffeId};
+use tombolo_mesh_net::{
+    enroll::{self, EnrollServer},
+    node::{NodeEvent, NodeServer},
+    session::{Close, ExporterHandle, Local},
+    tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
+    transport::{Accepted, Listener, Stats},
+};
+use tracing::{debug, error};
+
+use crate::{config::Config, controller::Report, status::Shared, token_review::Reviewer};
+
+/// How long the daemon's own certificate is valid; it is made anew after a third of that.
+const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Events of nodes that may wait.
+const EVENTS: usize = 256;
+
+/// See the module.
+pub struct Server {
+    listener: Listener,
+    enrolment: Arc<EnrollServer>,
+    nodes: NodeServer,
+    events: mpsc::Receiver<(NodeName, NodeEvent)>,
+    reports: mpsc::Sender<Report>,
+    status: Shared,
+    identity: OwnIdentity,
+}
+
+/// The certificate that the daemon shows.
+struct OwnIdentity {
+    id: SpiffeId,
+    authority: Arc<CertificateAuthority>,
+    credentials: Arc<Credentials>,
+}
+
+impl Server {
+    /// Listens. Nodes get what `exporter` has; what they say goes to `reports`.
+    ///
+    /// # Errors
+    /// The address is taken, or the authority cannot sign.
+    pub fn bind(
+        client: Client,
+        config: &Config,
+        authority: Arc<CertificateAuthority>,
+        exporter: ExporterHandle,
+        reports: mpsc::Sender<Report>,
+        status: Shared,
+    ) -> Result<Self> {
+        let cluster = config.cluster_name.clone();
+        let stats: Arc<Stats> = Arc::default();
+        let trust = TrustStore::new();
+        trust
+            .set_pem(&cluster, authority.certificate_pem())
+            .context("the own authority cannot be trusted")?;
+        let identity = OwnIdentity {
+            id: SpiffeId::Daemon(cluster.clone()),
+            authority: authority.clone(),
+            credentials: Credentials::none(),
+        };
+        identity.renew()?;
+        let credentials = identity.credentials.clone();
+        let listener = Listener::bind(config.listen, cluster.clone(), credentials, trust, stats.clone())?;
+        let reviewer = Arc::new(Reviewer::new(client, config.namespace.clone()));
+        let enrolment =
+            EnrollServer::new(cluster.clone(), authority, reviewer, enroll::LIFETIME, stats.clone());
+        let software = concat!("tombolo-clustermesh ", env!("CARGO_PKG_VERSION")).to_owned();
+        let local = Local { cluster, cluster_id: config.cluster_id, software };
+        let (sender, events) = mpsc::channel(EVENTS);
+        let nodes = NodeServer::new(local, exporter, sender, stats);
+        Ok(Self { listener, enrolment: Arc::new(enrolment), nodes, events, reports, status, identity })
+    }
+
+    /// Serves until dropped, or until nobody takes reports any more.
+    pub async fn run(mut self) {
+        let mut sessions = JoinSet::new();
+        let mut renewal = interval(LIFETIME / 3);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(accepted) = self.listener.accept() => self.accept(accepted, &mut sessions),
+                Some(_) = sessions.join_next() => {}
+                Some((node, event)) = self.events.recv() => {
+                    if self.take_in(&node, event).await.is_err() {
+                        return;
+                    }
+                }
+                _ = renewal.tick() => {
+                    if let Err(error) = self.identity.renew() {
+                        error!(%error, "the daemon's certificate cannot be renewed");
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&self, accepted: Accepted, sessions: &mut JoinSet<()>) {
+        match accepted.service {
+            Service::Node => {
+                let nodes = self.nodes.clone();
+                sessions.spawn(async move {
+                    if let Err(error) = nodes.serve(accepted).await {
+                        debug!(%error, "session with a node ended");
+                    }
+                });
+            }
+            Service::Enroll => {
+                let enrolment = self.enrolment.clone();
+                sessions.spawn(async move {
+                    if let Err(error) = enrolment.serve(accepted).await {
+                        debug!(%error, "enrolment ended");
+                    }
+                });
+            }
+            Service::Peer | Service::Join => {
+                accepted.connection.close(Close::Denied.code(), b"this cluster is a member of no mesh");
+            }
+        }
+    }
+
+    async fn take_in(&self, node: &NodeName, event: NodeEvent) -> Result<(), mpsc::error::SendError<Report>> {
+        let node = node.as_str().to_owned();
+        match event {
+            NodeEvent::Up => self.status.session(node, true),
+            NodeEvent::Down => self.status.session(node, false),
+            NodeEvent::Facts(facts) => self.reports.send(Report { node, facts }).await?,
+        }
+        Ok(())
+    }
+}
+
+impl OwnIdentity {
+    fn renew(&self) -> Result<()> {
+        let key = LeafKey::generate()?;
+        let issued = self.authority.issue(&self.id, &key, SystemTime::now(), LIFETIME)?;
+        self.credentials.set(&issued, &key.private_key())?;
+        Ok(())
+    }
+}
