@@ -143,7 +143,8 @@ fn note(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now: u64
         let same = translated == headers.translated
             && (!translated || (flow.address() == headers.frontend && flow.port() == headers.frontend_port));
         if !same {
-            return Seen::Conflict;
+            // A new TCP connection means that the client has given up the old one.
+            return if headers.opens() { Seen::New } else { Seen::Conflict };
         }
         if !headers.is_error() {
             flow.touch(now, tcp_progress(headers.tcp_flags, FlowFlags::FIN_ORIGINAL));

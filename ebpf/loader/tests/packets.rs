@@ -308,6 +308,63 @@ fn parts_of_a_datagram_follow_its_first() {
     });
 }
 
+/// An Ethernet frame with a UDP datagram of four bytes over IPv6.
+fn udp_v6(from: (Address, u16), to: (Address, u16)) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    datagram.extend(from.1.to_be_bytes());
+    datagram.extend(to.1.to_be_bytes());
+    datagram.extend([0, 12, 0, 0]);
+    datagram.extend(*b"ping");
+    let field = checksum(sum(&from.0) + sum(&to.0) + 17 + 12 + sum(&datagram));
+    datagram[6..8].copy_from_slice(&field.to_be_bytes());
+    let mut frame = vec![0; 12];
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 12, 17, 64]);
+    frame.extend(from.0);
+    frame.extend(to.0);
+    frame.extend(datagram);
+    frame
+}
+
+#[test]
+fn version_6_is_no_second_copy() {
+    on_a_node(|pins| {
+        let address = |last: u8| {
+            let mut address = [0; 16];
+            address[..2].copy_from_slice(&[0xfd, 0x10]);
+            address[15] = last;
+            address
+        };
+        let (a, b, vip) = (address(1), address(2), address(3));
+        let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
+        for (address, ifindex, number) in [(a, LOOPBACK, 11), (b, 55, 12)] {
+            let value = EndpointValue::new(
+                ifindex,
+                number,
+                300,
+                EndpointFlags::NONE,
+                common::POD_MAC,
+                common::HOST_MAC,
+            );
+            datapath.maps().endpoint().unwrap().upsert(&AddressKey::new(address), &value).unwrap();
+        }
+        set_service(&datapath, 1, (vip, 53, 17), &[(b, 5353)]);
+        let (verdict, out) = test_run(&datapath, "pod_egress", &udp_v6((a, 1000), (vip, 53)));
+        let mut expected = udp_v6((a, 1000), (b, 5353));
+        expected[..12].copy_from_slice(&out[..12]);
+        expected[21] = 63;
+        assert_eq!((verdict, out), (REDIRECT, expected));
+        let (verdict, out) = test_run(&datapath, "pod_ingress", &udp_v6((b, 5353), (a, 1000)));
+        let mut expected = udp_v6((vip, 53), (a, 1000));
+        expected[..12].copy_from_slice(&out[..12]);
+        assert_eq!((verdict, out), (NEXT, expected));
+        // Neighbour discovery belongs to the stack, whoever speaks.
+        let mut solicitation = udp_v6((a, 1), (b, 2));
+        solicitation[20] = 58;
+        solicitation[22..24].copy_from_slice(&[0xfe, 0x80]);
+        assert_eq!(test_run(&datapath, "pod_egress", &solicitation).0, NEXT);
+    });
+}
+
 #[test]
 fn time_for_a_packet() {
     on_a_node(|pins| {

@@ -220,3 +220,21 @@ fn without_a_hop_left_the_stack_answers() {
     assert_eq!(from_pod(&memory, &mut frame, 1), Verdict::Pass);
     assert_eq!(frame.0[22], 1);
 }
+
+#[test]
+fn a_port_used_for_a_service_can_be_used_again_without_it() {
+    let mut memory = node(EndpointFlags::NONE);
+    serve(&mut memory, protocol::TCP, &[(B, 8080)]);
+    let open = |to| {
+        let mut frame = Frame::new(protocol::TCP, (A, 1000), to, b"");
+        frame.0[47] = 0x02;
+        frame
+    };
+    assert_eq!(to_pod_number(from_pod(&memory, &mut open((VIP, 80)), 1)), Some(2));
+    let mut direct = Frame::new(protocol::TCP, (A, 1000), (B, 8080), b"");
+    assert_eq!(from_pod(&memory, &mut direct, 1), Verdict::Drop(DropReason::TranslationConflict));
+    assert_eq!(to_pod_number(from_pod(&memory, &mut open((B, 8080)), 1)), Some(2));
+    let mut back = Frame::new(protocol::TCP, (B, 8080), (A, 1000), b"");
+    assert_eq!(to_pod_number(from_pod(&memory, &mut back, 2)), Some(1));
+    assert_eq!(back.ends().0, (B, 8080));
+}
