@@ -2,7 +2,12 @@
 //!
 //! Needs etcd and kube-apiserver in the directory that KUBEBUILDER_ASSETS names; feature `privileged`.
 #![cfg(feature = "privileged")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where something is wrong")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where something is wrong"
+)]
 
 #[path = "cluster/api_server.rs"]
 mod api_server;
@@ -21,7 +26,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, PostParams},
     runtime::wait::{await_condition, conditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -124,6 +129,24 @@ async fn install(client: &Client) {
     }
 }
 
+/// Makes the daemon's service account with its rights, and gives a token of it.
+async fn daemon_token(client: &Client) -> String {
+    for document in serde_yaml_ng::Deserializer::from_str(include_str!("cluster/rbac.yaml")) {
+        let object: DynamicObject = serde::Deserialize::deserialize(document).unwrap();
+        let types = object.types.clone().unwrap();
+        let kind = ApiResource::from_gvk(&(&types).try_into().unwrap());
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
+            None => Api::all_with(client.clone(), &kind),
+        };
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+    let request = TokenRequest::default();
+    let made = accounts.create_token_request("tombolo-clustermesh", &PostParams::default(), &request).await;
+    made.unwrap().status.unwrap().token.unwrap()
+}
+
 async fn populate(client: &Client) {
     let nodes: Api<Node> = Api::all(client.clone());
     create(
@@ -155,9 +178,11 @@ async fn two_replicas() {
     install(&client).await;
     populate(&client).await;
 
-    let first = Replica::start(client.clone(), dir.path(), "first");
+    // Replicas have the rights of the daemon's service account and no others.
+    let daemon = server.client_of(&daemon_token(&client).await);
+    let first = Replica::start(daemon.clone(), dir.path(), "first");
     let status = first.until("the first leads", |s| s.complete).await;
-    let second = Replica::start(client.clone(), dir.path(), "second");
+    let second = Replica::start(daemon.clone(), dir.path(), "second");
     // The API server's own: Service kubernetes.
     assert_eq!((status.records["nodes"], status.records["endpoints"], status.records["services"]), (1, 3, 2));
     assert_eq!(status.records["identities"], 2, "web and db; the hash of the template does not count");
@@ -165,14 +190,14 @@ async fn two_replicas() {
     identities_and_policies(&client, &first).await;
     validation(&client).await;
     authority_is_made_once(&client).await;
-    membership_is_fenced(&client).await;
+    membership_is_fenced(&daemon).await;
     let token = tokens_are_reviewed(&client).await;
     a_node_is_told_and_tells(&client, &first, &token).await;
 
     let Response::Status(told) = ask(&first.config.socket, &Request::Status).await.unwrap() else { panic!() };
     assert!(told.leader && told.pod == "first");
     assert!(!second.status.get().leader);
-    fail_over(&client, first, second, dir.path()).await;
+    fail_over(&client, first, second, || Replica::start(daemon, dir.path(), "third")).await;
 }
 
 async fn identities_and_policies(client: &Client, leader: &Replica) {
@@ -358,7 +383,7 @@ async fn a_node_is_told_and_tells(client: &Client, leader: &Replica, token: &str
     leader.until("the end of the session", |s| s.sessions.is_empty()).await;
 }
 
-async fn fail_over(client: &Client, first: Replica, second: Replica, dir: &Path) {
+async fn fail_over(client: &Client, first: Replica, second: Replica, third: impl FnOnce() -> Replica) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let before: Vec<_> = identity_names(client).await;
 
@@ -376,7 +401,7 @@ async fn fail_over(client: &Client, first: Replica, second: Replica, dir: &Path)
     assert_eq!(*address, format!("127.0.0.1:{}", second.config.listen.port()));
 
     // Ended by SIGTERM: the lease is free at once.
-    let third = Replica::start(client.clone(), dir, "third");
+    let third = third();
     sleep(Duration::from_millis(500)).await;
     let released = Instant::now();
     second.shutdown.cancel();

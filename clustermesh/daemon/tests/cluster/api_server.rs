@@ -38,10 +38,15 @@ impl ApiServer {
 
     /// A client with all rights.
     pub fn client(&self) -> Client {
+        self.client_of(TOKEN)
+    }
+
+    /// A client with the rights of whoever this bearer token belongs to.
+    pub fn client_of(&self, token: &str) -> Client {
         let url = format!("https://127.0.0.1:{}", self.port).parse().unwrap();
         let mut config = Config::new(url);
         config.accept_invalid_certs = true;
-        config.auth_info.token = Some(TOKEN.to_owned().into());
+        config.auth_info.token = Some(token.to_owned().into());
         Client::try_from(config).unwrap()
     }
 
