@@ -86,7 +86,9 @@ impl Drop for Scope {
         let deleted = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-            runtime.block_on(async { Api::<Namespace>::all(Client::try_from(config)?).delete(&name, &params).await })?;
+            runtime.block_on(async {
+                Api::<Namespace>::all(Client::try_from(config)?).delete(&name, &params).await
+            })?;
             Ok::<_, anyhow::Error>(())
         });
         let _ = deleted.join();
