@@ -6,6 +6,7 @@ mod connect;
 mod exec;
 mod helm;
 mod install;
+mod list;
 mod mesh;
 mod output;
 mod status;
@@ -57,6 +58,17 @@ enum Command {
     /// Make tokens that admit clusters
     #[command(subcommand)]
     Token(token::Command),
+    /// Show the pods that tombolo connects
+    #[command(subcommand)]
+    Endpoint(list::Command),
+    /// Show security identities and their labels
+    #[command(subcommand)]
+    Identity(list::Command),
+    /// Show services as the nodes balance them
+    #[command(subcommand)]
+    Service(list::Command),
+    /// Show what stands in a BPF map
+    Bpf(list::BpfArgs),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  source <(tombolo completion bash)")]
     Completion {
@@ -89,6 +101,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&cli.cluster, &args).await?,
         Command::Mesh(command) => mesh::run(&cli.cluster, &command).await?,
         Command::Token(command) => token::run(&cli.cluster, &command).await?,
+        Command::Endpoint(command) => list::endpoints(&cli.cluster, &command).await?,
+        Command::Identity(command) => list::identities(&cli.cluster, &command).await?,
+        Command::Service(command) => list::services(&cli.cluster, &command).await?,
+        Command::Bpf(args) => list::bpf(&cli.cluster, &args).await?,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tombolo", &mut std::io::stdout());
         }

@@ -1,15 +1,19 @@
 //! BPF maps as text, for people.
 
-use std::fmt::Debug;
+mod show;
 
 use serde::Serialize;
-use tombolo_loader::{Maps, Table, TableError};
+use tombolo_abi::Direction;
+use tombolo_loader::{Maps, Table, TableError, drops};
+
+use self::show::Show;
 
 /// The maps that can be listed.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "address",
     "backend",
     "backend_slot",
+    "drops",
     "endpoint",
     "flow",
     "identity",
@@ -21,7 +25,7 @@ pub const NAMES: [&str; 11] = [
 ];
 
 /// One entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Entry {
     /// Its key.
     pub key: String,
@@ -29,12 +33,13 @@ pub struct Entry {
     pub value: String,
 }
 
-/// All entries of a map; none for an unknown name.
+/// All entries of a map, ordered by key; none for an unknown name.
 pub fn list(maps: &Maps, name: &str) -> Option<Result<Vec<Entry>, TableError>> {
     Some(match name {
         "address" => maps.address().and_then(|map| entries(&map)),
         "backend" => maps.backend().and_then(|map| entries(&map)),
         "backend_slot" => maps.backend_slot().and_then(|map| entries(&map)),
+        "drops" => dropped(maps),
         "endpoint" => maps.endpoint().and_then(|map| entries(&map)),
         "flow" => maps.flow().and_then(|map| entries(&map)),
         "identity" => maps.identity().and_then(|map| entries(&map)),
@@ -47,7 +52,26 @@ pub fn list(maps: &Maps, name: &str) -> Option<Result<Vec<Entry>, TableError>> {
     })
 }
 
-fn entries<K: Debug, V: Debug>(map: &impl Table<K, V>) -> Result<Vec<Entry>, TableError> {
-    let entry = |(key, value): (K, V)| Entry { key: format!("{key:?}"), value: format!("{value:?}") };
-    Ok(map.entries()?.into_iter().map(entry).collect())
+fn entries<K: Show, V: Show>(map: &impl Table<K, V>) -> Result<Vec<Entry>, TableError> {
+    let entry = |(key, value): (K, V)| Entry { key: key.show(), value: value.show() };
+    let mut all: Vec<_> = map.entries()?.into_iter().map(entry).collect();
+    all.sort();
+    Ok(all)
+}
+
+/// Only what was ever counted.
+fn dropped(maps: &Maps) -> Result<Vec<Entry>, TableError> {
+    let mut all = Vec::new();
+    for (reason, count) in drops(maps)? {
+        for (direction, name) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
+            let counter = count.get(direction);
+            if counter.packets() > 0 {
+                all.push(Entry {
+                    key: format!("{} {name}", reason.name()),
+                    value: format!("{} packets, {} bytes", counter.packets(), counter.bytes()),
+                });
+            }
+        }
+    }
+    Ok(all)
 }
