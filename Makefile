@@ -20,6 +20,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST)
 BIN := target/$(HOST)/release
 PLAYGROUND := target/debug/playground
+# The command line, with the clusters of the playground as contexts and its helm.
+TOMBOLO := PATH=$(CURDIR)/target/playground/bin:$$PATH KUBECONFIG=target/playground/east.kubeconfig:target/playground/west.kubeconfig $(BIN)/tombolo
 
 .PHONY: help demo test test-fast test-privileged test-e2e bench lint image playground clean
 
@@ -35,11 +37,29 @@ lint: ## Formatting, clippy, licences and advisories, purity and budgets
 	tests/advisories.sh
 	tests/budgets.sh
 
-test: test-fast test-privileged test-e2e ## Everything: unit, property, simulation, BPF, real clusters
+test: test-fast test-privileged test-e2e ## Everything: unit, property, simulation, BPF in the kernel, real clusters
 
-test-fast: ## Unit, property and golden tests, simulation
+test-fast: ## Unit, property and golden tests; needs no privileges
 	@tests/prerequisites.sh build
-	cargo test --locked --workspace
+	cargo test --locked --workspace --lib --bins
+	cargo test --locked -p tombolo-node-core -p tombolo-tunnel-core -p tombolo-mesh-core -p tombolo-sim --tests
+
+test-privileged: ## BPF programs in the kernel, links, tunnels, a real API server, clusters with the bridge plugin; needs root
+	@tests/prerequisites.sh bench
+	cargo build --locked -q -p tombolo-playground -p tombolo-tunnel -p tombolo-node -p tombolo-cni
+	cargo test --locked -p tombolo-loader -p tombolo-tunnel -p tombolo-node -p tombolo-cni -p tombolo-api --tests
+	@mkdir -p target/assets
+	$(PLAYGROUND) build --helm | while read -r name path; do ln -sf "$$path" "target/assets/$$name"; done
+	KUBEBUILDER_ASSETS=$(CURDIR)/target/assets cargo test --locked -p tombolo-clustermesh --features privileged --tests
+	cargo test --locked -p tombolo-playground --features privileged --tests
+
+test-e2e: image ## The product on two real clusters; ends a playground that runs; needs root
+	@tests/prerequisites.sh cluster
+	$(PLAYGROUND) down
+	$(PLAYGROUND) up --cni tombolo
+	$(TOMBOLO) connect --context east --destination-context west
+	cargo test --locked -p tombolo-e2e --features cluster -- --test-threads 4
+	$(PLAYGROUND) down
 
 image: ## Static binaries in OCI images, under target/images
 	@tests/prerequisites.sh build
