@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, bail};
 use k8s_openapi::{
-    api::{apps::v1::DaemonSet, core::v1::Pod},
+    api::{
+        apps::v1::DaemonSet,
+        core::v1::{ConfigMap, Pod},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -45,12 +48,16 @@ pub async fn run(cluster: &ClusterArgs, args: &Args) -> anyhow::Result<()> {
         bail!("tombolo is not installed in namespace {namespace}: name another one by --namespace");
     };
 
+    let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let config = configs.get("tombolo-config").await.context("cannot read the ConfigMap tombolo-config")?;
+
     progress("removing the release");
     let mut flags = vec!["uninstall".to_owned(), RELEASE.to_owned(), "--wait".to_owned()];
     flags.extend(cluster.helm_flags());
     helm::run(&flags).await?;
     wait_gone(&client, namespace, args.timeout).await?;
     progress("cleaning the nodes");
+    keep_config(&configs, config).await?;
     clean_nodes(&client, namespace, &agent, args.timeout).await?;
     progress("removing resource definitions and the namespace");
     delete_crds(&client).await?;
@@ -72,6 +79,16 @@ async fn wait_gone(client: &Client, namespace: &str, timeout: u64) -> anyhow::Re
     match tokio::time::timeout(Duration::from_secs(timeout), gone).await {
         Ok(result) => result,
         Err(_) => bail!("pods of tombolo are still ending after {timeout} s: run the command again"),
+    }
+}
+
+/// The agent's configuration says where its traces are; the release takes it along.
+async fn keep_config(configs: &Api<ConfigMap>, config: ConfigMap) -> anyhow::Result<()> {
+    let kept: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": CLEANUP}, "data": config.data}))?;
+    match configs.create(&PostParams::default(), &kept).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        result => result.map(drop).context("cannot keep the configuration for the cleanup"),
     }
 }
 
@@ -114,10 +131,15 @@ async fn clean_nodes(
 fn cleanup_set(agent: &DaemonSet) -> anyhow::Result<DaemonSet> {
     let pod = agent.spec.template.spec.clone().context("it has no pod template")?;
     let container = pod.containers.iter().find(|c| c.name == "agent").context("it has no container agent")?;
-    // Neither the configuration nor the CA exist any more.
-    let kept = |name: &str| !matches!(name, "config" | "ca" | "token");
+    // Cleaning needs no rights in the cluster.
+    let kept = |name: &str| !matches!(name, "ca" | "token");
     let mounts: Vec<_> = container.volume_mounts.iter().flatten().filter(|m| kept(&m.name)).collect();
-    let volumes: Vec<_> = pod.volumes.iter().flatten().filter(|v| kept(&v.name)).collect();
+    let mut volumes: Vec<_> = pod.volumes.iter().flatten().filter(|v| kept(&v.name)).cloned().collect();
+    for volume in volumes.iter_mut().filter(|v| v.name == "config") {
+        if let Some(map) = &mut volume.config_map {
+            CLEANUP.clone_into(&mut map.name);
+        }
+    }
     let labels = BTreeMap::from([("app.kubernetes.io/component", "cleanup")]);
     Ok(serde_json::from_value(json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
@@ -132,7 +154,8 @@ fn cleanup_set(agent: &DaemonSet) -> anyhow::Result<DaemonSet> {
                     "imagePullSecrets": pod.image_pull_secrets, "nodeSelector": pod.node_selector,
                     "initContainers": [{
                         "name": "cleanup", "image": container.image, "imagePullPolicy": container.image_pull_policy,
-                        "command": ["/usr/bin/tombolo-node", "cleanup"],
+                        "command": ["/usr/bin/tombolo-node", "cleanup", "--config", "/etc/tombolo/node.yaml"],
+                        "env": [{"name": "TOMBOLO_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
                         "securityContext": container.security_context, "volumeMounts": mounts,
                     }],
                     "containers": [{

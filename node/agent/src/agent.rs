@@ -63,7 +63,11 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
     sysctl::prepare_node()?;
     installer.binary()?;
     let client = Client::try_default().await.context("no access to the API server is configured")?;
-    let node = kubernetes::own_node(&client, &config.node_name).await;
+    let mut stop = std::pin::pin!(stop);
+    let node = tokio::select! {
+        node = kubernetes::own_node(&client, &config.node_name) => node,
+        () = &mut stop => return Ok(()),
+    };
     let netlink = Netlink::new().context("cannot open netlink")?;
     let underlay = underlay::find(&netlink, &config.devices, &node.addresses).await?;
     tracing::info!(?underlay, "underlay found");
@@ -97,7 +101,7 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
         result = drops(&running.dataplane) => result?,
         result = install_when_ready(&intent, &installer) => result?,
         result = save_identities(&intent, &manager) => result?,
-        () = stop => {}
+        () = &mut stop => {}
     }
     tracing::info!("stopping; the datapath stays as it is");
     manager.drain(DRAIN).await;

@@ -21,6 +21,7 @@ pub mod netlink;
 pub mod netns;
 pub mod observe;
 pub mod pod_link;
+pub mod query;
 pub mod requirements;
 pub mod session;
 pub mod status;

@@ -1,15 +1,19 @@
-//! Kernel settings that the datapath relies on, all below /proc/sys/net.
+//! Kernel settings that the datapath relies on, all below /proc/sys/net. In a container that directory is read-only,
+//! and the host's is mounted below /host.
 
 use std::{fs, io, path::Path};
 
 /// A setting that could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set the sysctl {key} to {value}: {source}; run the agent with a writable /proc/sys")]
+#[error("cannot set the sysctl {key} to {value}: mount /proc/sys/net of the host on /host/proc/sys/net")]
 pub struct SysctlError {
     key: String,
     value: &'static str,
     source: io::Error,
 }
+
+/// Where settings are, the first that exists.
+const ROOTS: [&str; 2] = ["/host/proc/sys", "/proc/sys"];
 
 /// What the node as a whole needs: it forwards, and does not drop packets whose way back is another device, as
 /// BPF sends them past the routing table.
@@ -30,7 +34,9 @@ pub fn disable_ipv6(name: &str) -> Result<(), SysctlError> {
 }
 
 fn set(key: &str, value: &'static str) -> Result<(), SysctlError> {
-    let path = Path::new("/proc/sys").join(key);
+    let root =
+        ROOTS.iter().map(Path::new).find(|root| root.join("net").is_dir()).unwrap_or(Path::new("/proc/sys"));
+    let path = root.join(key);
     let failed = |source| SysctlError { key: key.replace('/', "."), value, source };
     // Writing needs more rights than reading: leave alone what is right.
     if fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) {

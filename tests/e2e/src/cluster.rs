@@ -21,6 +21,7 @@ pub struct Cluster {
     pub name: String,
     /// Its client, with all rights.
     pub client: Client,
+    config: Config,
 }
 
 impl Cluster {
@@ -32,7 +33,7 @@ impl Cluster {
             format!("no playground: {} is missing; run `make playground`", path.display())
         })?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        Ok(Self { name: name.to_owned(), client: Client::try_from(config)? })
+        Ok(Self { name: name.to_owned(), client: Client::try_from(config.clone())?, config })
     }
 
     /// The names of its nodes, in order.
@@ -80,12 +81,14 @@ impl Scope {
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        let (client, name) = (self.cluster.client.clone(), self.namespace.clone());
-        // A runtime of its own: the test's may be ending because of a panic.
+        let (config, name) = (self.cluster.config.clone(), self.namespace.clone());
+        // A runtime and a client of its own: those of the test do nothing while it is here.
         let deleted = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-            runtime.block_on(async { Api::<Namespace>::all(client).delete(&name, &params).await })?;
+            runtime.block_on(async {
+                Api::<Namespace>::all(Client::try_from(config)?).delete(&name, &params).await
+            })?;
             Ok::<_, anyhow::Error>(())
         });
         let _ = deleted.join();
