@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::{Mesh, NotRunning, member::Switch, record};
 
-/// How many may ask to join at a time.
+/// How many may ask to join at a time; others wait.
 pub(super) const DOORS: usize = 4;
 /// How long a place is taken after a refusal: so many wrong secrets a second can be tried, and no more.
 const PENALTY: Duration = Duration::from_secs(1);
@@ -113,7 +113,8 @@ impl Mesh {
     /// Lets a cluster in, or says why not.
     pub async fn serve_join(&self, accepted: Accepted) {
         let connection = accepted.connection;
-        let Ok(_door) = Arc::clone(&self.0.doors).try_acquire_owned() else {
+        let door = timeout(PATIENCE, Arc::clone(&self.0.doors).acquire_owned()).await;
+        let Ok(Ok(_door)) = door else {
             connection.close(Close::Denied.code(), b"too many clusters ask to join: try again");
             return;
         };
@@ -190,8 +191,15 @@ impl Mesh {
         let streams = connection.open_bi().await;
         let (mut send, receive) = streams.map_err(|error| JoinFailure::Unavailable(error.to_string()))?;
         let answer = join::request(&mut join(receive, &mut send), &request).await;
+        let closed = connection.close_reason();
         connection.close(Close::Done.code(), b"");
-        Ok(answer?)
+        match (answer, closed) {
+            // Why the member has ended the connection says more than that it has ended.
+            (Err(JoinError::Io(_)), Some(reason)) => {
+                Err(JoinFailure::Unavailable(format!("cluster {}: {reason}", token.issuer)))
+            }
+            (answer, _) => Ok(answer?),
+        }
     }
 
     fn check_admitted(&self, token: &Token, member: MemberId, state: &MeshState) -> Result<(), JoinFailure> {

@@ -73,10 +73,11 @@ impl Mesh {
     /// # Errors
     /// One sentence.
     pub fn list_tokens(&self) -> Result<String, String> {
-        let known = self.known().map_err(|e| e.to_string())?;
+        let membership = self.membership().map_err(|e| e.to_string())?;
+        let state = membership.watch().borrow().state.clone();
         let now = unix_now();
         let name = |id| {
-            known.state.clusters.get(&id).map_or_else(|| format!("cluster {id}"), |c| c.name.to_string())
+            state.clusters.get(&id).map_or_else(|| format!("cluster {id}"), |c| c.name.to_string())
         };
         let line = |token: &TokenRecord| {
             let status = match token.status {
@@ -87,7 +88,7 @@ impl Mesh {
             };
             format!("{} made by {}: {status}", token.id, name(token.creator))
         };
-        Ok(known.state.tokens.values().map(line).collect::<Vec<_>>().join("\n"))
+        Ok(state.tokens.values().map(line).collect::<Vec<_>>().join("\n"))
     }
 
     /// Calls a token back. `id` is as [`Mesh::list_tokens`] writes it.
