@@ -14,8 +14,8 @@ pub const READY: &str = "Ready";
 pub struct Finding {
     /// One of the constants of this module.
     pub kind: &'static str,
-    /// Whether it holds.
-    pub holds: bool,
+    /// Whether it holds; none when that is not known yet.
+    pub holds: Option<bool>,
     /// Why, in one word of CamelCase.
     pub reason: &'static str,
     /// Why, in a sentence.
@@ -26,7 +26,11 @@ impl Finding {
     /// The condition, with `now` as the time of its last transition unless `before` holds it already with the
     /// same status.
     pub fn into_condition(self, before: &[Condition], generation: Option<i64>, now: Time) -> Condition {
-        let status = if self.holds { "True" } else { "False" };
+        let status = match self.holds {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
         let since = before.iter().find(|c| c.type_ == self.kind && c.status == status);
         Condition {
             last_transition_time: since.map_or(now, |c| c.last_transition_time.clone()),
@@ -46,7 +50,7 @@ mod tests {
     use super::*;
 
     fn finding(holds: bool) -> Finding {
-        Finding { kind: READY, holds, reason: "Tested", message: String::new() }
+        Finding { kind: READY, holds: Some(holds), reason: "Tested", message: String::new() }
     }
 
     #[test]

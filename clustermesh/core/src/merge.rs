@@ -56,6 +56,11 @@ impl GlobalServices {
         groups.filter_map(|group| self.merged(group)).collect()
     }
 
+    /// The cluster of each service, as often as it has services.
+    pub fn clusters(&self) -> impl Iterator<Item = ClusterId> {
+        self.services.values().flat_map(|group| group.keys().copied())
+    }
+
     fn merged(&self, group: &BTreeMap<ClusterId, Arc<Record>>) -> Option<Change> {
         let record = group.get(&self.cluster)?;
         let local = service(record)?;

@@ -31,7 +31,7 @@ pub struct Token {
     pub secret: Secret,
     /// Where the member that made it answers.
     pub endpoints: Vec<SocketAddr>,
-    /// SHA-256 of that member's CA certificate (DER).
+    /// The pin of that member's CA ([`Pin`](crate::trust::Pin)).
     pub ca_pin: [u8; 32],
     /// The cluster that made it.
     pub issuer: ClusterName,

@@ -62,6 +62,8 @@ pub enum Frame {
     EnrollResponse(Vec<Bytes>),
     /// Why the sender closes the session.
     Refusal(String),
+    /// A message between two members of the Raft group, opaque here.
+    Membership(Bytes),
     /// A message of a newer minor version.
     Unknown,
 }

@@ -214,6 +214,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Where this replica is reached when it leads.
+    pub const fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.node_ip, self.listen.port())
+    }
+
     /// How long an identity without pods is kept.
     pub fn identity_grace(&self) -> Duration {
         Duration::from_secs(self.identity_grace_seconds.into())

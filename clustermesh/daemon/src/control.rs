@@ -1,8 +1,12 @@
-//! The unix socket of the status command: one JSON request a line, one JSON answer a line.
+//! The unix socket of the commands: one JSON request a line, one JSON answer a line.
 //!
 //! The socket is reached by exec into the pod only, so whoever may do that is authorised by Kubernetes.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
@@ -12,7 +16,12 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::status::{Shared, Status};
+use tombolo_model::{ClusterName, MeshStatus};
+
+use crate::{
+    mesh::{self, Mesh},
+    status::{Shared, Status},
+};
 
 /// The longest request.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -23,6 +32,32 @@ const MAX_REQUEST: u64 = 64 << 10;
 pub enum Request {
     /// The status of this replica.
     Status,
+    /// The mesh as the leader sees it.
+    Mesh,
+    /// Makes a token.
+    CreateToken {
+        /// Its lifetime, like `1h`.
+        ttl: String,
+    },
+    /// Checks a token without using it.
+    CheckToken {
+        /// The token.
+        token: String,
+    },
+    /// The tokens that the mesh remembers.
+    ListTokens,
+    /// Calls a token back.
+    RevokeToken {
+        /// Its id.
+        id: String,
+    },
+    /// Takes a cluster out of the mesh.
+    Leave {
+        /// The cluster; this one if none is given.
+        cluster: Option<ClusterName>,
+    },
+    /// Goes on without the members that do not answer.
+    Recover,
 }
 
 /// What is answered.
@@ -31,15 +66,37 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Mesh`].
+    Mesh(Box<MeshStatus>),
+    /// What was done, or what was asked for, as text.
+    Text(String),
     /// Why the request was not done, in one sentence.
     Error(String),
+}
+
+/// The mesh, while this replica leads.
+#[derive(Clone, Default)]
+pub struct Leading(Arc<Mutex<Option<Mesh>>>);
+
+impl Leading {
+    /// Leadership begins, or ends.
+    pub fn set(&self, mesh: Option<Mesh>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = mesh;
+    }
+
+    fn get(&self) -> Result<Mesh, String> {
+        let mesh = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        mesh.ok_or_else(|| {
+            "this replica does not lead: ask the one that the Lease tombolo-clustermesh names".to_owned()
+        })
+    }
 }
 
 /// Serves the socket until dropped. What is left of a socket from before is replaced.
 ///
 /// # Errors
 /// The socket cannot be made.
-pub async fn serve(path: &Path, status: Shared) -> io::Result<()> {
+pub async fn serve(path: &Path, status: Shared, leading: Leading) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
@@ -52,24 +109,42 @@ pub async fn serve(path: &Path, status: Shared) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         while connections.try_join_next().is_some() {}
-        let status = status.clone();
+        let (status, leading) = (status.clone(), leading.clone());
         connections.spawn(async move {
-            if let Err(error) = answer(stream, &status).await {
+            if let Err(error) = answer(stream, &status, &leading).await {
                 debug!(%error, "control connection ended");
             }
         });
     }
 }
 
-async fn answer(stream: UnixStream, status: &Shared) -> io::Result<()> {
+async fn answer(stream: UnixStream, status: &Shared, leading: &Leading) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
     let response = match serde_json::from_str(&line) {
         Ok(Request::Status) => Response::Status(Box::new(status.get())),
+        Ok(request) => carry_out(request, leading).await.unwrap_or_else(Response::Error),
         Err(error) => Response::Error(format!("the request is not understood: {error}")),
     };
     write.write_all(&to_line(&response)?).await
+}
+
+async fn carry_out(request: Request, leading: &Leading) -> Result<Response, String> {
+    let mesh = leading.get()?;
+    let text = match request {
+        Request::Status | Request::Mesh => {
+            let status = mesh.status().map_err(|e| e.to_string())?;
+            return Ok(Response::Mesh(Box::new(status)));
+        }
+        Request::CreateToken { ttl } => mesh.create_token(mesh::parse_ttl(&ttl)?).await,
+        Request::CheckToken { token } => mesh.check(&token).await.map_err(|e| e.to_string()),
+        Request::ListTokens => mesh.list_tokens(),
+        Request::RevokeToken { id } => mesh.revoke_token(&id).await,
+        Request::Leave { cluster } => mesh.leave(cluster.as_ref()).await,
+        Request::Recover => mesh.recover().await,
+    };
+    text.map(Response::Text)
 }
 
 /// Asks the daemon that serves the socket.
@@ -107,7 +182,7 @@ mod tests {
         let shared = Shared::new("east".parse().unwrap(), ClusterId::try_from(1).unwrap(), "pod".to_owned());
         let server = tokio::spawn({
             let (path, shared) = (path.clone(), shared.clone());
-            async move { serve(&path, shared).await }
+            async move { serve(&path, shared, Leading::default()).await }
         });
         while !path.exists() {
             tokio::task::yield_now().await;
@@ -115,6 +190,8 @@ mod tests {
         shared.lead(true);
         let Response::Status(status) = ask(&path, &Request::Status).await.unwrap() else { panic!() };
         assert!(status.leader && !status.complete);
+        let Response::Error(why) = ask(&path, &Request::Mesh).await.unwrap() else { panic!() };
+        assert!(why.contains("does not lead"), "{why}");
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(b"{\"request\": \"nonsense\"}\n").await.unwrap();
         let mut answer = String::new();

@@ -62,7 +62,7 @@ async fn write_condition(client: &Client, finding: PolicyFinding) -> kube::Resul
     let holds = finding.problems.is_empty();
     let condition = Finding {
         kind: ACCEPTED,
-        holds,
+        holds: Some(holds),
         reason: if holds { "InForce" } else { "NotSupported" },
         message: if holds { "every part is in force".to_owned() } else { finding.problems.join("; ") },
     };

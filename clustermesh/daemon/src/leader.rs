@@ -60,7 +60,7 @@ impl Candidate {
         Self {
             api: Api::namespaced(client, &config.namespace),
             holder: config.pod_name.clone(),
-            address: std::net::SocketAddr::new(config.node_ip, config.listen.port()).to_string(),
+            address: config.address().to_string(),
             timing: config.lease.clone(),
         }
     }

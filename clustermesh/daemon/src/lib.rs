@@ -10,6 +10,8 @@ pub mod health;
 pub mod index;
 pub mod leader;
 pub mod member_store;
+pub mod mesh;
+pub mod mesh_peer;
 pub mod run;
 pub mod serve;
 pub mod status;

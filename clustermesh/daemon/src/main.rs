@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use tombolo_clustermesh::{
     run::run,
     status::Shared,
 };
+use tombolo_model::ClusterName;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
@@ -33,19 +34,90 @@ enum Command {
         #[command(flatten)]
         flags: Box<Flags>,
     },
-    /// Print the status of the replica in this pod, as JSON.
+    /// Print the mesh as this cluster sees it, as JSON.
     Status {
-        /// Its socket.
-        #[arg(long, env = "TOMBOLO_SOCKET", default_value = "/run/tombolo/clustermesh.sock")]
-        socket: PathBuf,
+        #[command(flatten)]
+        socket: Socket,
     },
+    /// Print the state of the replica in this pod, as JSON.
+    Replica {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Make, check, list and revoke tokens that let clusters in.
+    Token {
+        #[command(flatten)]
+        socket: Socket,
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Take a cluster out of the mesh.
+    Leave {
+        #[command(flatten)]
+        socket: Socket,
+        /// The cluster, by its name [default: this one]
+        #[arg(long)]
+        cluster: Option<ClusterName>,
+    },
+    /// Go on alone after all other members were lost for good.
+    Recover {
+        #[command(flatten)]
+        socket: Socket,
+        /// Confirms that the others are gone: they would decide something else.
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+}
+
+#[derive(Args)]
+struct Socket {
+    /// The socket of the daemon in this pod.
+    #[arg(long, env = "TOMBOLO_SOCKET", default_value = "/run/tombolo/clustermesh.sock", global = true)]
+    socket: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Print a new token, which lets one cluster in once.
+    Create {
+        /// How long it can be used, like 30m, 24h or 7d.
+        #[arg(long, default_value = "1h")]
+        ttl: String,
+    },
+    /// Check a token without using it: its form, its time, and whether its mesh would let this cluster in.
+    Check {
+        /// The token.
+        token: String,
+    },
+    /// Print the tokens that the mesh remembers.
+    List,
+    /// Call a token back.
+    Revoke {
+        /// Its id, as printed by `token list`.
+        id: String,
+    },
+}
+
+impl From<TokenCommand> for Request {
+    fn from(command: TokenCommand) -> Self {
+        match command {
+            TokenCommand::Create { ttl } => Self::CreateToken { ttl },
+            TokenCommand::Check { token } => Self::CheckToken { token },
+            TokenCommand::List => Self::ListTokens,
+            TokenCommand::Revoke { id } => Self::RevokeToken { id },
+        }
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run { config, flags } => daemon(config, &flags).await,
-        Command::Status { socket } => print(&socket, &Request::Status).await,
+        Command::Status { socket } => print(&socket, &Request::Mesh).await,
+        Command::Replica { socket } => print(&socket, &Request::Status).await,
+        Command::Token { socket, command } => print(&socket, &command.into()).await,
+        Command::Leave { socket, cluster } => print(&socket, &Request::Leave { cluster }).await,
+        Command::Recover { socket, yes: _ } => print(&socket, &Request::Recover).await,
     }
 }
 
@@ -81,17 +153,16 @@ fn start_log(config: &LogConfig) -> Result<()> {
     Ok(())
 }
 
-async fn print(socket: &std::path::Path, request: &Request) -> Result<()> {
+async fn print(Socket { socket }: &Socket, request: &Request) -> Result<()> {
     let response = control::ask(socket, request)
         .await
         .with_context(|| format!("no daemon answers on {}: is it running in this pod?", socket.display()))?;
+    let mut out = std::io::stdout().lock();
     match response {
-        Response::Status(status) => {
-            let mut out = std::io::stdout().lock();
-            serde_json::to_writer_pretty(&mut out, &status)?;
-            writeln!(out)?;
-            Ok(())
-        }
+        Response::Status(status) => serde_json::to_writer_pretty(&mut out, &status)?,
+        Response::Mesh(status) => serde_json::to_writer_pretty(&mut out, &status)?,
+        Response::Text(text) => out.write_all(text.as_bytes())?,
         Response::Error(error) => bail!(error),
     }
+    Ok(writeln!(out)?)
 }

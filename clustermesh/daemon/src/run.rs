@@ -1,17 +1,20 @@
 //! The life of a replica: wait for leadership, lead, give it up.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use kube::Client;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
-use tombolo_mesh_core::replication::{Change, Scope};
-use tombolo_mesh_net::session::{Audience, ExporterHandle};
+use tombolo_mesh_core::replication::Change;
+use tombolo_mesh_net::{
+    raft::Timing,
+    session::{Audience, ExporterHandle},
+    storage::ObjectStore,
+};
 use tombolo_model::Kind;
 use tracing::{info, warn};
 
@@ -23,7 +26,10 @@ use crate::{
     health,
     index::{Index, Transaction},
     leader::Candidate,
-    serve::Server,
+    member_store::SecretStore,
+    mesh::{Mesh, MeshConfig, Parts, Runner, record::Nodes},
+    mesh_peer,
+    serve::{self, Server},
     status::Shared,
 };
 
@@ -31,6 +37,9 @@ use crate::{
 const REPORTS: usize = 256;
 /// Transactions that may wait.
 const OUTPUTS: usize = 64;
+/// How long nodes wait for the records of other clusters after a change of the leader: a service told without the
+/// backends it has elsewhere would lose them for a moment.
+const FIRST_SYNC: Duration = Duration::from_secs(3);
 
 /// Runs a replica until `shutdown`.
 ///
@@ -38,6 +47,7 @@ const OUTPUTS: usize = 64;
 /// An address or the socket is taken, or the authority of the cluster is damaged.
 pub async fn run(client: Client, config: Config, status: Shared, shutdown: CancellationToken) -> Result<()> {
     let config = Arc::new(config);
+    let leading = control::Leading::default();
     let mut servers = JoinSet::new();
     servers.spawn({
         let (config, status) = (config.clone(), status.clone());
@@ -47,15 +57,15 @@ pub async fn run(client: Client, config: Config, status: Shared, shutdown: Cance
         }
     });
     servers.spawn({
-        let (config, status) = (config.clone(), status.clone());
+        let (config, status, leading) = (config.clone(), status.clone(), leading.clone());
         async move {
-            let served = control::serve(&config.socket, status).await;
+            let served = control::serve(&config.socket, status, leading).await;
             served.with_context(|| format!("cannot serve the socket {}", config.socket.display()))
         }
     });
     tokio::select! {
         Some(ended) = servers.join_next() => ended.context("a server panicked")?,
-        result = elect(&client, &config, &status, &shutdown) => result,
+        result = elect(&client, &config, &status, &leading, &shutdown) => result,
     }
 }
 
@@ -63,6 +73,7 @@ async fn elect(
     client: &Client,
     config: &Config,
     status: &Shared,
+    leading: &control::Leading,
     shutdown: &CancellationToken,
 ) -> Result<()> {
     loop {
@@ -78,9 +89,10 @@ async fn elect(
                 None
             }
             () = shutdown.cancelled() => Some(Ok(())),
-            result = lead(client, config, status) => Some(result.map(|never| match never {})),
+            result = lead(client, config, status, leading) => Some(result.map(|never| match never {})),
         };
         status.lead(false);
+        leading.set(None);
         if let Some(result) = ended {
             if let Err(error) = leadership.release().await {
                 warn!(%error, "cannot give the lease up, it expires");
@@ -91,7 +103,12 @@ async fn elect(
 }
 
 /// What the leader does; ends with an error only.
-async fn lead(client: &Client, config: &Config, status: &Shared) -> Result<Infallible> {
+async fn lead(
+    client: &Client,
+    config: &Config,
+    status: &Shared,
+    leading: &control::Leading,
+) -> Result<Infallible> {
     let authority = Arc::new(authority::ensure(client, &config.namespace, &config.cluster_name).await?);
     let exporter = ExporterHandle::new(config.cluster_id);
     let (sender, mut outputs) = mpsc::channel(OUTPUTS);
@@ -101,24 +118,61 @@ async fn lead(client: &Client, config: &Config, status: &Shared) -> Result<Infal
     let mut tasks = JoinSet::new();
     let watched = client.clone();
     tasks.spawn(async move { controller.run(&watched, reported).await });
-    let server = Server::bind(client.clone(), config, authority, exporter.clone(), reports, status.clone())?;
-    tasks.spawn(server.run());
+    let server =
+        Server::bind(client.clone(), config, authority.clone(), exporter.clone(), reports, status.clone())?;
+    let (nodes, known_nodes) = watch::channel(None);
+    let stores = {
+        let (client, namespace) = (client.clone(), config.namespace.clone());
+        move || Box::new(SecretStore::new(client.clone(), &namespace)) as Box<dyn ObjectStore>
+    };
+    let parts = Parts {
+        exporter: exporter.clone(),
+        authority,
+        trust: server.trust(),
+        dialer: server.dialer(),
+        stats: server.stats(),
+        stores: Arc::new(stores),
+        nodes: known_nodes,
+    };
+    let (mesh, runner) = mesh(config, parts);
+    tasks.spawn(async move { match runner.run().await {} });
+    tasks.spawn(server.run(mesh.clone()));
+    tasks.spawn(mesh_peer::run(client.clone(), config.namespace.clone(), mesh.clone()));
+    leading.set(Some(mesh.clone()));
+    mesh.first_sync(FIRST_SYNC).await;
+    let mut complete = false;
     while let Some(output) = outputs.recv().await {
         match output {
             Output::Transaction(transaction) => {
+                let of_nodes = transaction.iter().any(|change| change.key().kind() == Kind::Node);
                 status.count(&growth(&exporter, &transaction));
                 for (key, error) in exporter.apply(transaction).refused {
                     warn!(?key, %error, "record cannot be sent");
                 }
+                if complete && of_nodes {
+                    nodes.send_replace(Some(Nodes::read(&exporter, config.cluster_id)));
+                }
             }
             Output::Complete => {
                 info!("the cluster has been read");
-                exporter.set_scope(Scope::AllBut(BTreeSet::new()));
+                complete = true;
+                nodes.send_replace(Some(Nodes::read(&exporter, config.cluster_id)));
                 status.update(|status| status.complete = true);
             }
         }
     }
     anyhow::bail!("the controller ended")
+}
+
+fn mesh(config: &Config, parts: Parts) -> (Mesh, Runner) {
+    let config = MeshConfig {
+        local: serve::local(config),
+        advertise: config.advertise.clone(),
+        address: config.address(),
+        drain: Duration::from_secs(config.drain_seconds.into()),
+        timing: Timing::default(),
+    };
+    Mesh::new(config, parts)
 }
 
 /// How many records of each kind come with a transaction, less those that go.

@@ -1,4 +1,4 @@
-//! The QUIC side of the leader: enrolment of nodes, and their sessions.
+//! The QUIC side of the leader: enrolment of nodes, their sessions, and those of other clusters.
 
 use std::{
     sync::Arc,
@@ -16,13 +16,13 @@ use tombolo_mesh_core::trust::{NodeName, Service, SpiffeId};
 use tombolo_mesh_net::{
     enroll::{self, EnrollServer},
     node::{NodeEvent, NodeServer},
-    session::{Close, ExporterHandle, Local},
+    session::{ExporterHandle, Local},
     tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
-    transport::{Accepted, Listener, Stats},
+    transport::{Accepted, Dialer, Listener, Stats},
 };
 use tracing::{debug, error};
 
-use crate::{config::Config, controller::Report, status::Shared, token_review::Reviewer};
+use crate::{config::Config, controller::Report, mesh::Mesh, status::Shared, token_review::Reviewer};
 
 /// How long the daemon's own certificate is valid; it is made anew after a third of that.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -34,10 +34,21 @@ pub struct Server {
     listener: Listener,
     enrolment: Arc<EnrollServer>,
     nodes: NodeServer,
+    stats: Arc<Stats>,
+    trust: Arc<TrustStore>,
     events: mpsc::Receiver<(NodeName, NodeEvent)>,
     reports: mpsc::Sender<Report>,
     status: Shared,
     identity: OwnIdentity,
+}
+
+/// Who this daemon is in its sessions.
+pub fn local(config: &Config) -> Local {
+    Local {
+        cluster: config.cluster_name.clone(),
+        cluster_id: config.cluster_id,
+        software: concat!("tombolo-clustermesh ", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
 }
 
 /// The certificate that the daemon shows.
@@ -73,25 +84,40 @@ impl Server {
         };
         identity.renew()?;
         let credentials = identity.credentials.clone();
-        let listener = Listener::bind(config.listen, cluster.clone(), credentials, trust, stats.clone())?;
+        let listener =
+            Listener::bind(config.listen, cluster.clone(), credentials, trust.clone(), stats.clone())?;
         let reviewer = Arc::new(Reviewer::new(client, config.namespace.clone()));
         let enrolment =
             EnrollServer::new(cluster.clone(), authority, reviewer, enroll::LIFETIME, stats.clone());
-        let software = concat!("tombolo-clustermesh ", env!("CARGO_PKG_VERSION")).to_owned();
-        let local = Local { cluster, cluster_id: config.cluster_id, software };
         let (sender, events) = mpsc::channel(EVENTS);
-        let nodes = NodeServer::new(local, exporter, sender, stats);
-        Ok(Self { listener, enrolment: Arc::new(enrolment), nodes, events, reports, status, identity })
+        let nodes = NodeServer::new(local(config), exporter, sender, stats.clone());
+        let enrolment = Arc::new(enrolment);
+        Ok(Self { listener, enrolment, nodes, stats, trust, events, reports, status, identity })
+    }
+
+    /// Dials from the port that this listens on, with the daemon's certificate.
+    pub fn dialer(&self) -> Dialer {
+        Dialer::from_listener(&self.listener, self.identity.credentials.clone(), self.trust.clone())
+    }
+
+    /// Whose certificates count.
+    pub fn trust(&self) -> Arc<TrustStore> {
+        self.trust.clone()
+    }
+
+    /// Counters of all sessions.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.clone()
     }
 
     /// Serves until dropped, or until nobody takes reports any more.
-    pub async fn run(mut self) {
+    pub async fn run(mut self, mesh: Mesh) {
         let mut sessions = JoinSet::new();
         let mut renewal = interval(LIFETIME / 3);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(accepted) = self.listener.accept() => self.accept(accepted, &mut sessions),
+                Some(accepted) = self.listener.accept() => self.accept(accepted, &mesh, &mut sessions),
                 Some(_) = sessions.join_next() => {}
                 Some((node, event)) = self.events.recv() => {
                     if self.take_in(&node, event).await.is_err() {
@@ -107,7 +133,7 @@ impl Server {
         }
     }
 
-    fn accept(&self, accepted: Accepted, sessions: &mut JoinSet<()>) {
+    fn accept(&self, accepted: Accepted, mesh: &Mesh, sessions: &mut JoinSet<()>) {
         match accepted.service {
             Service::Node => {
                 let nodes = self.nodes.clone();
@@ -125,8 +151,17 @@ impl Server {
                     }
                 });
             }
-            Service::Peer | Service::Join => {
-                accepted.connection.close(Close::Denied.code(), b"this cluster is a member of no mesh");
+            Service::Peer => {
+                let mesh = mesh.clone();
+                sessions.spawn(async move {
+                    if let Err(error) = mesh.serve_peer(accepted).await {
+                        debug!(%error, "session with another cluster ended");
+                    }
+                });
+            }
+            Service::Join => {
+                let mesh = mesh.clone();
+                sessions.spawn(async move { mesh.serve_join(accepted).await });
             }
         }
     }

@@ -3,8 +3,13 @@
 mod claim;
 mod status;
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::SystemTime,
+};
 
+use bytes::Bytes;
 use quinn::Connection;
 use tokio::sync::{Mutex, mpsc, watch};
 use tombolo_mesh_core::{
@@ -19,6 +24,7 @@ pub use status::PeerStatus;
 
 use crate::{
     node::count,
+    raft::Membership,
     session::{
         Audience, Backoff, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, greet,
         stream, write,
@@ -27,6 +33,11 @@ use crate::{
     transport::{Accepted, Dialer, FrameReceiver, Stats},
 };
 use claim::Claims;
+
+/// Frames that wait to be sent besides records.
+const COMMANDS: usize = 64;
+/// How many of them are kept for what the session itself has to say.
+const RESERVED: usize = 4;
 
 /// What a peer's session tells the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +63,8 @@ pub struct PeerConfig {
     pub limits: Limits,
     /// When to dial again.
     pub backoff: Backoff,
+    /// The own member of the Raft group, while there is one: messages for it come over the same session.
+    pub membership: watch::Receiver<Option<Membership>>,
 }
 
 /// Keeps at most one session with another cluster. Cheap to clone.
@@ -65,6 +78,8 @@ struct Inner {
     /// Held by the session in use.
     receiver: Mutex<Receiver>,
     claims: Claims,
+    /// What the session in use is to send besides records.
+    outbox: std::sync::Mutex<Option<mpsc::Sender<Command>>>,
     events: mpsc::Sender<(ClusterId, PeerEvent)>,
     status: watch::Sender<PeerStatus>,
     stats: Arc<Stats>,
@@ -77,6 +92,7 @@ impl Peer {
         let cluster = containment.cluster;
         Self(Arc::new(Inner {
             claims: Claims::new(config.local.cluster_id < cluster),
+            outbox: std::sync::Mutex::default(),
             receiver: Mutex::new(Receiver::new(Admission::Peer(containment), config.limits)),
             cluster,
             config,
@@ -101,11 +117,19 @@ impl Peer {
         self.0.run(&accepted.connection, false).await
     }
 
-    /// Dials, again and again, whenever there is no session. Runs until nobody takes events any more. Addresses are
-    /// tried in turn, and read again for each attempt; without any, this waits for some.
+    /// Sends a message to the peer's member of the Raft group, if there is a session and it is not too slow.
+    pub fn send_membership(&self, message: Bytes) {
+        let outbox = self.0.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(commands) = outbox.as_ref().filter(|commands| commands.capacity() > RESERVED) {
+            // Raft sends again what is lost.
+            let _ = commands.try_send(Command::Send(Frame::Membership(message)));
+        }
+    }
+
+    /// Dials, again and again, whenever there is no session. Runs until nobody takes events any more. All addresses
+    /// are tried at once, and read again for each attempt; without any, this waits for some.
     pub async fn dial(&self, dialer: Dialer, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
         let mut backoff = self.0.config.backoff.clone();
-        let mut attempt = 0;
         while !self.0.events.is_closed() {
             self.0.claims.wait_until_free().await;
             let known = addresses.borrow_and_update().clone();
@@ -115,10 +139,8 @@ impl Peer {
                 }
                 continue;
             }
-            let address = known[attempt % known.len()];
-            attempt += 1;
             let expected = Expected::Id(SpiffeId::Daemon(self.0.config.containment.borrow().name.clone()));
-            let result = match dialer.connect(address, expected, Service::Peer).await {
+            let result = match dialer.connect_any(&known, &expected, Service::Peer).await {
                 Ok(connection) => {
                     backoff.reset();
                     self.0.run(&connection, true).await
@@ -126,7 +148,7 @@ impl Peer {
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = result {
-                warn!(cluster = %self.0.cluster, %address, %error, "no session with the peer");
+                warn!(cluster = %self.0.cluster, %error, "no session with the peer");
                 self.0.status.send_modify(|status| status.last_error = Some(error.to_string()));
             }
             tokio::select! {
@@ -162,7 +184,8 @@ impl Inner {
         info!(cluster = %name, address = %connection.remote_address(), software = hello.software, "session with peer");
         self.status.send_replace(PeerStatus::up(connection, dialled));
         self.tell(PeerEvent::Up(SystemTime::now())).await?;
-        let (commands, received) = mpsc::channel(4);
+        let (commands, received) = mpsc::channel(COMMANDS);
+        *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(commands.clone());
         let export = Some((&self.config.exporter, Audience::Peers));
         let result = tokio::select! {
             result = write(&mut tx, export, received, &self.stats) => result,
@@ -170,6 +193,7 @@ impl Inner {
             () = claim.cancelled() => Err(SessionError::Superseded),
         };
         if !claim.was_cancelled() {
+            *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.status.send_modify(|status| status.down(result.as_ref().err()));
             self.tell(PeerEvent::Down(SystemTime::now())).await?;
         }
@@ -202,9 +226,18 @@ impl Inner {
                 }
             };
             count(&frame, &self.stats);
-            if let Frame::Subscribe(from) = frame {
-                command(Command::Subscribe(from)).await?;
-                continue;
+            match frame {
+                Frame::Subscribe(from) => {
+                    command(Command::Subscribe(from)).await?;
+                    continue;
+                }
+                Frame::Membership(message) => {
+                    if let Some(membership) = &*self.config.membership.borrow() {
+                        membership.receive(self.cluster, message.into());
+                    }
+                    continue;
+                }
+                _ => {}
             }
             let measure = matches!(frame, Frame::Heartbeat(_) | Frame::Watermark { .. });
             let changed = self.tell_delta(|| receiver.handle(frame)).await?;

@@ -93,6 +93,7 @@ pub enum Stopped {
     Failed(String),
 }
 
+#[derive(Debug)]
 enum Request {
     Receive { from: ClusterId, bytes: Vec<u8>, reply: Option<oneshot::Sender<Result<(), ReceiveError>>> },
     Propose { command: Box<Command>, until: Instant, reply: oneshot::Sender<Result<Applied, ProposeError>> },
@@ -100,7 +101,7 @@ enum Request {
 }
 
 /// The running member; cheap to clone. It ends when the last one is dropped.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Membership {
     requests: mpsc::Sender<Request>,
     view: watch::Receiver<Arc<MeshView>>,

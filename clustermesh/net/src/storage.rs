@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tombolo_mesh_core::membership::{Changes, Durable, MeshId, MeshState};
+use tombolo_mesh_core::membership::{Changes, Durable};
 use tombolo_model::ClusterId;
 use tracing::warn;
 
@@ -82,23 +82,13 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(5);
 
 impl MemberStorage {
-    /// Opens what `cluster`'s member of `mesh` has stored; any incarnation will do.
-    pub async fn open(
-        mut store: Box<dyn ObjectStore>,
-        mesh: MeshId,
-        cluster: ClusterId,
-    ) -> Result<Self, StorageError> {
+    /// Opens what `cluster`'s member has stored; any incarnation will do.
+    pub async fn open(mut store: Box<dyn ObjectStore>, cluster: ClusterId) -> Result<Self, StorageError> {
         let (bytes, version) = store.load().await?.ok_or(StorageError::Empty)?;
         let durable = decode(&bytes)?;
         let rejoin = |why: String| Err(StorageError::RejoinNeeded(why));
         if durable.member.cluster() != Some(cluster) {
             return rejoin(format!("it is of member {}, this is cluster {cluster}", durable.member));
-        }
-        if durable.snapshot.index > 0 {
-            let state = MeshState::decode(&durable.snapshot.data).map_err(|e| damaged(&e))?;
-            if state.mesh != mesh {
-                return rejoin(format!("it is of mesh {}, this cluster belongs to mesh {mesh}", state.mesh));
-            }
         }
         Ok(Self { store, version: Some(version), durable })
     }

@@ -6,6 +6,7 @@ mod stats;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use tombolo_mesh_core::trust::Service;
 
@@ -29,6 +30,9 @@ const WINDOW: u32 = 1 << 20;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// Nowhere to connect to.
+    #[error("no address is known")]
+    NoAddress,
     /// The socket cannot be made.
     #[error("cannot bind UDP {address}: {source}")]
     Bind {
@@ -101,6 +105,31 @@ impl Dialer {
             .connect_with(config, address, "tombolo")
             .map_err(|source| ConnectError::Address { address, source })?;
         connecting.await.map_err(|source| ConnectError::Handshake { address, source })
+    }
+
+    /// Connects to whichever of the addresses answers first; the error is of the last one that failed. None answers at
+    /// once when there is no address.
+    pub async fn connect_any(
+        &self,
+        addresses: &[SocketAddr],
+        expected: &Expected,
+        service: Service,
+    ) -> Result<quinn::Connection, ConnectError> {
+        let mut attempts: FuturesUnordered<_> = addresses
+            .iter()
+            .map(|&address| {
+                let expected = expected.clone();
+                async move { self.connect(address, expected, service).await }
+            })
+            .collect();
+        let mut result = Err(ConnectError::NoAddress);
+        while let Some(attempt) = attempts.next().await {
+            result = attempt;
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 
     /// Closes all connections, then waits until they know.

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::{
-    MemberId,
+    MemberId, MeshState,
     codec::{DurableMessage, decode_error},
 };
 
@@ -44,7 +44,7 @@ pub struct StoredSnapshot {
     pub term: u64,
     /// Who voted at that index.
     pub conf: Conf,
-    /// The encoded [`MeshState`](super::MeshState).
+    /// The encoded [`MeshState`].
     pub data: Vec<u8>,
 }
 
@@ -116,6 +116,20 @@ impl Durable {
             snapshot: StoredSnapshot::default(),
             entries: Vec::new(),
         }
+    }
+
+    /// The state of a member that was just let in. It knows the mesh as the member that let it in has described it
+    /// (see [`Durable::described`]), but nothing of its history yet.
+    pub fn joining(member: MemberId, described: &MeshState) -> Self {
+        let snapshot = StoredSnapshot { data: described.encode(), ..StoredSnapshot::default() };
+        Self { snapshot, ..Self::empty(member) }
+    }
+
+    /// The mesh as it was when the log began; for a member that has just joined, as it was described to it. None for
+    /// a member that was never told.
+    pub fn described(&self) -> Result<Option<MeshState>, DecodeError> {
+        let data = &self.snapshot.data;
+        if data.is_empty() { Ok(None) } else { MeshState::decode(data).map(Some) }
     }
 
     /// Brings the state up to date.

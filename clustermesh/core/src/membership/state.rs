@@ -76,6 +76,9 @@ impl MeshState {
         admission: &Admission,
         now: u64,
     ) -> Result<(), Refusal> {
+        if self.is_repeated(record, admission) {
+            return Ok(());
+        }
         self.check_token(admission, now)?;
         self.check_new(record)
     }

@@ -1,8 +1,11 @@
 //! What a cluster's daemon exports: to its nodes, and to other clusters.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use tombolo_model::{ClusterId, Record, RecordKey};
+use tombolo_model::{ClusterId, Kind, Record, RecordKey};
 
 use super::{
     Scope,
@@ -71,6 +74,19 @@ impl Exporter {
             Scope::AllBut(_) | Scope::Nothing => Scope::Nothing,
         });
         self.nodes.set_scope(scope);
+    }
+
+    /// How many records of each kind are known of each cluster. Policies belong to the own one.
+    pub fn counts(&self) -> BTreeMap<ClusterId, BTreeMap<Kind, u64>> {
+        let mut counts: BTreeMap<ClusterId, BTreeMap<Kind, u64>> = BTreeMap::new();
+        let mut count = |cluster, kind| *counts.entry(cluster).or_default().entry(kind).or_default() += 1;
+        for key in self.nodes.records().map(|r| r.key()).filter(|key| key.kind() != Kind::Service) {
+            count(key.cluster().unwrap_or(self.cluster), key.kind());
+        }
+        for cluster in self.services.clusters() {
+            count(cluster, Kind::Service);
+        }
+        counts
     }
 
     /// What nodes get.

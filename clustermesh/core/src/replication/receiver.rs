@@ -144,6 +144,7 @@ impl Receiver {
             Frame::NodeFacts(_) => Err(ProtocolError::Unexpected("node-facts")),
             Frame::EnrollRequest(_) | Frame::EnrollResponse(_) => Err(ProtocolError::Unexpected("enroll")),
             Frame::Refusal(_) => Err(ProtocolError::Unexpected("refusal")),
+            Frame::Membership(_) => Err(ProtocolError::Unexpected("membership")),
         }
     }
 

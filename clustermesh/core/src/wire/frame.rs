@@ -85,6 +85,10 @@ pub fn encode_frame(frame: &Frame) -> std::result::Result<Bytes, EncodeError> {
         Frame::Refusal(reason) => {
             Body::Refusal(proto::Refusal { reason: reason.chars().take(limits::MAX_REASON / 4).collect() })
         }
+        Frame::Membership(message) => {
+            let message = within("a message of the membership", limits::MAX_MEMBERSHIP, message.clone())?;
+            Body::Membership(proto::Membership { message })
+        }
         Frame::Unknown => return Ok(Bytes::new()),
     };
     let bytes: Bytes = proto::Frame { body: Some(body) }.encode_to_vec().into();
@@ -149,6 +153,13 @@ fn parse_body(body: Body) -> Result<Frame> {
             Frame::EnrollResponse(m.chain_der)
         }
         Body::Refusal(m) => Frame::Refusal(parse::text("refusal.reason", m.reason, limits::MAX_REASON)?),
+        Body::Membership(m) => {
+            let (len, max) = (m.message.len(), limits::MAX_MEMBERSHIP);
+            if len > max {
+                return Err(FieldError::TooLong { field: "membership.message", len, max });
+            }
+            Frame::Membership(m.message)
+        }
     })
 }
 

@@ -2,6 +2,8 @@
 
 /// Bytes of one frame, without its length prefix.
 pub const MAX_FRAME: usize = 1 << 20;
+/// Bytes of one message of the membership; the whole state of a mesh fits, as it fits into storage.
+pub const MAX_MEMBERSHIP: usize = MAX_FRAME - 64;
 /// Bytes of one encoded record; a frame with one record of this size fits into [`MAX_FRAME`].
 pub const MAX_RECORD: usize = 768 << 10;
 /// Characters of a name of an object, node or namespace (RFC 1123 subdomain).

@@ -7,14 +7,14 @@ use prost::{Enumeration, Message, Oneof};
 /// One message of a session.
 #[derive(Clone, PartialEq, Message)]
 pub struct Frame {
-    #[prost(oneof = "frame::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "frame::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub body: Option<frame::Body>,
 }
 
 pub mod frame {
     use super::{
-        Begin, EnrollRequest, EnrollResponse, Heartbeat, Hello, NodeFacts, Oneof, Refusal, Subscribe,
-        Transaction, Watermark, Withdraw,
+        Begin, EnrollRequest, EnrollResponse, Heartbeat, Hello, Membership, NodeFacts, Oneof, Refusal,
+        Subscribe, Transaction, Watermark, Withdraw,
     };
 
     #[derive(Clone, PartialEq, Oneof)]
@@ -41,6 +41,8 @@ pub mod frame {
         EnrollResponse(EnrollResponse),
         #[prost(message, tag = "11")]
         Refusal(Refusal),
+        #[prost(message, tag = "12")]
+        Membership(Membership),
     }
 }
 
@@ -60,6 +62,12 @@ pub struct Hello {
     pub cluster_id: u32,
     #[prost(uint64, tag = "7")]
     pub unix_time_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Membership {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub message: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]

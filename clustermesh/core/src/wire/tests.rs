@@ -166,6 +166,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         (word(), bytes()).prop_map(|(token, csr_der)| Frame::EnrollRequest(EnrollRequest { token, csr_der })),
         collection::vec(bytes(), 0..3).prop_map(Frame::EnrollResponse),
         word().prop_map(Frame::Refusal),
+        collection::vec(any::<u8>(), 0..200).prop_map(|bytes| Frame::Membership(bytes.into())),
     ]
 }
 

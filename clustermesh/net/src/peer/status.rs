@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use quinn::Connection;
@@ -18,6 +18,8 @@ pub struct PeerStatus {
     pub up: bool,
     /// Since when there is one, or none.
     pub since: Option<SystemTime>,
+    /// When something was last heard from it.
+    pub heard: Option<Instant>,
     /// The other end of the last session.
     pub address: Option<SocketAddr>,
     /// Whether this side has dialled it.
@@ -41,6 +43,7 @@ impl PeerStatus {
         Self {
             up: true,
             since: Some(SystemTime::now()),
+            heard: Some(Instant::now()),
             address: Some(connection.remote_address()),
             dialled,
             rtt: Some(connection.rtt()),
@@ -57,6 +60,7 @@ impl PeerStatus {
     }
 
     pub(super) fn measure(&mut self, connection: &Connection, receiver: &Receiver) {
+        self.heard = Some(Instant::now());
         self.address = Some(connection.remote_address());
         self.rtt = Some(connection.rtt());
         self.records = receiver.records().len();

@@ -150,7 +150,7 @@ async fn three_clusters_decide_survive_a_leader_and_refuse_alone() {
     network.lock().unwrap().clear();
     drop(one);
     assert!(matches!(one_task.await.unwrap(), Stopped::Closed));
-    let stored = MemberStorage::open(store(dir.path(), 1), MESH, id(1)).await.unwrap().durable().clone();
+    let stored = MemberStorage::open(store(dir.path(), 1), id(1)).await.unwrap().durable().clone();
     let recovered = tombolo_mesh_core::membership::recover(&stored).unwrap();
     let storage = MemberStorage::replace(store(dir.path(), 1), recovered).await.unwrap();
     let (one, _) = start(&network, 1, storage);

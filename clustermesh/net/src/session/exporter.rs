@@ -1,13 +1,13 @@
 //! The exporter that all sessions of a process send from.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::watch;
 use tombolo_mesh_core::replication::{Applied, Change, Exporter, Log, Scope};
-use tombolo_model::ClusterId;
+use tombolo_model::{ClusterId, Kind};
 
 use super::unix_time_ms;
 
@@ -50,6 +50,11 @@ impl ExporterHandle {
     /// [`Exporter::set_scope`].
     pub fn set_scope(&self, scope: Scope) {
         self.change(|exporter| exporter.set_scope(scope));
+    }
+
+    /// [`Exporter::counts`].
+    pub fn counts(&self) -> BTreeMap<ClusterId, BTreeMap<Kind, u64>> {
+        self.0.exporter.lock().unwrap_or_else(PoisonError::into_inner).counts()
     }
 
     /// Looks into a log. Sessions wait meanwhile.

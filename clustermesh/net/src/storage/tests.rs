@@ -4,8 +4,6 @@ use tombolo_mesh_core::membership::{EntryKind, HardState, LogEntry, MemberId};
 
 use super::*;
 
-const MESH: MeshId = MeshId(1);
-
 fn cluster() -> ClusterId {
     1.try_into().unwrap()
 }
@@ -25,13 +23,13 @@ async fn a_file_remembers() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("membership");
     let open = || Box::new(FileStore::open(&path).unwrap());
-    assert!(matches!(MemberStorage::open(open(), MESH, cluster()).await, Err(StorageError::Empty)));
+    assert!(matches!(MemberStorage::open(open(), cluster()).await, Err(StorageError::Empty)));
     let mut storage = MemberStorage::create(open(), Durable::empty(member())).await.unwrap();
     storage.save(&changes(1, 1, 3)).await.unwrap();
     storage.save(&changes(2, 2, 3)).await.unwrap();
     let durable = storage.durable().clone();
     drop(storage);
-    let storage = MemberStorage::open(open(), MESH, cluster()).await.unwrap();
+    let storage = MemberStorage::open(open(), cluster()).await.unwrap();
     assert_eq!(storage.durable(), &durable);
     assert_eq!((durable.generation, durable.last_index()), (2, 2));
     drop(storage);
@@ -65,7 +63,7 @@ impl ObjectStore for Shared {
 async fn a_replaced_replica_cannot_write() {
     let shared = Shared::default();
     let mut old = MemberStorage::create(Box::new(shared.clone()), Durable::empty(member())).await.unwrap();
-    let mut new = MemberStorage::open(Box::new(shared), MESH, cluster()).await.unwrap();
+    let mut new = MemberStorage::open(Box::new(shared), cluster()).await.unwrap();
     new.save(&changes(1, 1, 1)).await.unwrap();
     assert!(matches!(old.save(&changes(1, 1, 1)).await, Err(StorageError::Deposed)));
     new.save(&changes(2, 2, 1)).await.unwrap();
@@ -83,7 +81,7 @@ async fn damage_and_strangers_are_noticed() {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
         *shared.0.lock().unwrap() = Some((bad, 1));
-        match MemberStorage::open(Box::new(shared.clone()), MESH, cluster()).await {
+        match MemberStorage::open(Box::new(shared.clone()), cluster()).await {
             Err(StorageError::RejoinNeeded(_)) => refused += 1,
             Err(other) => panic!("{other}"),
             Ok(_) => {}
@@ -92,7 +90,7 @@ async fn damage_and_strangers_are_noticed() {
     assert_eq!(refused, good.len());
     *shared.0.lock().unwrap() = Some((good, 1));
     let stranger = 2.try_into().unwrap();
-    let error = MemberStorage::open(Box::new(shared), MESH, stranger).await.err().unwrap().to_string();
+    let error = MemberStorage::open(Box::new(shared), stranger).await.err().unwrap().to_string();
     assert!(error.contains("it is of member 1/1, this is cluster 2"), "{error}");
 }
 
@@ -132,6 +130,6 @@ async fn an_outage_is_waited_out_and_a_lost_answer_is_no_deposition() {
     for n in 1..=10 {
         storage.save(&changes(n, n, 1)).await.unwrap();
     }
-    let stored = MemberStorage::open(Box::new(shared), MESH, cluster()).await.unwrap();
+    let stored = MemberStorage::open(Box::new(shared), cluster()).await.unwrap();
     assert_eq!(stored.durable(), storage.durable());
 }

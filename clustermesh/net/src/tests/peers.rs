@@ -35,6 +35,7 @@ impl Daemon {
             containment: received,
             limits: Limits::default(),
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_millis(200)),
+            membership: watch::channel(None).1,
         };
         let peer = Peer::new(config, sender, own.stats.clone());
         let mut tasks = JoinSet::new();

@@ -53,6 +53,12 @@ impl TrustStore {
         self.set(cluster, &certificates)
     }
 
+    /// Sets the authorities of a cluster (DER each).
+    pub fn set_der(&self, cluster: &ClusterName, bundle: &[Vec<u8>]) -> Result<(), AnchorError> {
+        let certificates: Vec<_> = bundle.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        self.set(cluster, &certificates)
+    }
+
     /// Sets the authorities of a cluster.
     pub fn set(&self, cluster: &ClusterName, bundle: &[CertificateDer<'_>]) -> Result<(), AnchorError> {
         let anchors = Anchors::new(bundle, &self.provider).map_err(|reason| error(cluster, &reason))?;

@@ -1,0 +1,418 @@
+//! The other clusters of the mesh: their sessions, what they say, and whether they are heard.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tombolo_mesh_core::{
+    membership::{ClusterRecord, ClusterState, Envelope, MemberId, MeshState, Status},
+    replication::{Change, Containment, Limits, Scope},
+};
+use tombolo_mesh_net::{
+    peer::{Peer, PeerConfig, PeerEvent, PeerStatus},
+    raft::{MeshView, MessageSink},
+    session::Backoff,
+};
+use tombolo_model::{ClusterId, ClusterName};
+use tracing::{info, warn};
+
+use super::{
+    Known, Mesh,
+    liveness::{Liveness, Signs},
+};
+
+/// Events of peers that may wait.
+const EVENTS: usize = 64;
+/// How often silence is measured.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a cluster that was removed is still talked to, at least and at most: its member has to take part in its
+/// own removal, and should hear of it.
+const FAREWELL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How long the own member takes part in its own removal, at most.
+const LEAVING: Duration = Duration::from_secs(3);
+/// How long the sessions may take to end.
+const DISMISSAL: Duration = Duration::from_secs(5);
+
+/// The sessions with other clusters, by cluster. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct PeerTable(Arc<Mutex<BTreeMap<ClusterId, Entry>>>);
+
+struct Entry {
+    name: ClusterName,
+    peer: Peer,
+    member: MemberId,
+    ca: Vec<Vec<u8>>,
+    containment: watch::Sender<Containment>,
+    addresses: watch::Sender<Vec<std::net::SocketAddr>>,
+    /// All of its records have arrived once.
+    complete: bool,
+    /// Since when it is no member any more.
+    removed: Option<Instant>,
+    _dial: AbortOnDropHandle<()>,
+}
+
+impl PeerTable {
+    pub(super) fn by_name(&self, name: &ClusterName) -> Option<Peer> {
+        self.entries().values().find(|entry| entry.name == *name).map(|entry| entry.peer.clone())
+    }
+
+    /// The state of the session with a cluster, and whether all of its records have arrived once.
+    pub(super) fn status(&self, cluster: ClusterId) -> Option<(PeerStatus, bool)> {
+        self.entries().get(&cluster).map(|entry| (entry.peer.status().borrow().clone(), entry.complete))
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends what members have to say to each other.
+pub(super) struct Sink(pub(super) PeerTable);
+
+impl MessageSink for Sink {
+    fn send(&mut self, message: Envelope) {
+        let peer = message.to.cluster().and_then(|id| self.0.entries().get(&id).map(|e| e.peer.clone()));
+        if let Some(peer) = peer {
+            peer.send_membership(message.bytes.into());
+        }
+    }
+}
+
+/// Keeps the [`PeerTable`] as the members decide.
+pub(super) struct PeerSet {
+    mesh: Mesh,
+    sender: mpsc::Sender<(ClusterId, PeerEvent)>,
+    events: mpsc::Receiver<(ClusterId, PeerEvent)>,
+    /// Peers whose records are being removed.
+    clearing: JoinSet<ClusterId>,
+    cleared: BTreeSet<ClusterId>,
+    liveness: Liveness,
+    excluded: BTreeSet<ClusterId>,
+    scope: Option<Scope>,
+}
+
+impl PeerSet {
+    pub(super) fn new(mesh: Mesh) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let liveness = Liveness::new(mesh.0.config.drain);
+        Self {
+            mesh,
+            sender,
+            events,
+            clearing: JoinSet::new(),
+            cleared: BTreeSet::new(),
+            liveness,
+            excluded: BTreeSet::new(),
+            scope: None,
+        }
+    }
+
+    /// Follows the mesh until this cluster is no member any more. `described` is the mesh as it was when the member's
+    /// log began.
+    pub(super) async fn follow(
+        &mut self,
+        mut view: watch::Receiver<Arc<MeshView>>,
+        described: Arc<MeshState>,
+    ) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut nodes = self.mesh.0.parts.nodes.clone();
+        let mut removed_since = None;
+        loop {
+            let now = view.borrow_and_update().clone();
+            if is_removed(&now) {
+                let since = *removed_since.get_or_insert_with(Instant::now);
+                if !takes_part(&now.status, now.status.member) || since.elapsed() >= LEAVING {
+                    return;
+                }
+            } else {
+                self.sync(&now, &described);
+            }
+            tokio::select! {
+                changed = view.changed() => if changed.is_err() {
+                    // Whoever waits for the member learns why it has ended.
+                    std::future::pending::<()>().await;
+                },
+                Some((cluster, event)) = self.events.recv() => {
+                    self.take(cluster, event);
+                    while let Ok((cluster, event)) = self.events.try_recv() {
+                        self.take(cluster, event);
+                    }
+                }
+                Some(cleared) = self.clearing.join_next() => self.forget(cleared),
+                Ok(()) = nodes.changed() => {}
+                _ = tick.tick() => self.judge(),
+            }
+        }
+    }
+
+    /// Waits for `wanted`, but not longer than `limit`, while there is no member.
+    pub(super) async fn unless<T>(
+        &mut self,
+        wanted: impl Future<Output = Option<T>>,
+        limit: impl Future<Output = ()>,
+    ) -> Option<T> {
+        tokio::pin!(wanted, limit);
+        self.announce_scope(None);
+        loop {
+            tokio::select! {
+                wanted = &mut wanted => return wanted,
+                () = &mut limit => return None,
+                Some((cluster, event)) = self.events.recv() => self.take(cluster, event),
+            }
+        }
+    }
+
+    /// Ends all sessions and removes all that came over them.
+    pub(super) async fn dismiss(&mut self) {
+        let all: Vec<_> = self.mesh.0.peers.entries().keys().copied().collect();
+        for cluster in all {
+            self.remove(cluster);
+        }
+        let cleared = timeout(DISMISSAL, async {
+            while !self.clearing.is_empty() {
+                tokio::select! {
+                    Some(cleared) = self.clearing.join_next() => self.forget(cleared),
+                    Some((cluster, event)) = self.events.recv() => self.take(cluster, event),
+                }
+            }
+        });
+        if cleared.await.is_err() {
+            warn!("sessions with other clusters do not end");
+        }
+        while let Ok((cluster, event)) = self.events.try_recv() {
+            self.take(cluster, event);
+        }
+        self.mesh.0.known.send_replace(None);
+    }
+
+    fn sync(&mut self, view: &MeshView, described: &Arc<MeshState>) {
+        let own = self.mesh.0.config.local.cluster_id;
+        if view.status.applied < view.status.commit && self.mesh.0.known.borrow().is_none() {
+            // The member has just started and repeats what it has stored.
+            return;
+        }
+        let caught_up = view.state.clusters.get(&own).is_some_and(|c| c.member() == view.status.member);
+        let state = if caught_up { &view.state } else { described };
+        self.mesh.0.known.send_replace(Some(Known {
+            state: state.clone(),
+            status: view.status.clone(),
+            caught_up,
+        }));
+        let others = state.clusters.values().filter(|c| c.id != own && c.state != ClusterState::Lost);
+        let others: BTreeMap<_, _> = others.map(|c| (c.id, c)).collect();
+        for record in others.values() {
+            if !self.cleared.contains(&record.id) {
+                self.update(record);
+            }
+        }
+        self.part(&others, &view.status);
+        self.announce_scope(Some(&others.keys().copied().collect()));
+    }
+
+    /// Lets a member's record hold.
+    fn update(&self, record: &ClusterRecord) {
+        let mut entries = self.mesh.0.peers.entries();
+        let Some(entry) = entries.get_mut(&record.id) else {
+            if self.trust(record) {
+                info!(cluster = %record.name, id = %record.id, "cluster of the mesh");
+                entries.insert(record.id, self.entry(record));
+            }
+            return;
+        };
+        if entry.name != record.name {
+            // The id has a new owner, which has to wait for the records of the old one to be gone.
+            entry.removed.get_or_insert_with(Instant::now);
+            return;
+        }
+        entry.removed = None;
+        entry.member = record.member();
+        if entry.ca != record.ca && self.trust(record) {
+            entry.ca.clone_from(&record.ca);
+        }
+        change(&entry.containment, containment(record));
+        change(&entry.addresses, record.endpoints.clone());
+    }
+
+    fn trust(&self, record: &ClusterRecord) -> bool {
+        let set = self.mesh.0.parts.trust.set_der(&record.name, &record.ca);
+        set.inspect_err(|error| warn!(%error, "no session is possible")).is_ok()
+    }
+
+    fn entry(&self, record: &ClusterRecord) -> Entry {
+        let inner = &self.mesh.0;
+        let (containment, contained) = watch::channel(containment(record));
+        let (addresses, dialled) = watch::channel(record.endpoints.clone());
+        let config = PeerConfig {
+            local: inner.config.local.clone(),
+            exporter: inner.parts.exporter.clone(),
+            containment: contained,
+            limits: Limits::default(),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
+            membership: inner.member.subscribe(),
+        };
+        let peer = Peer::new(config, self.sender.clone(), inner.parts.stats.clone());
+        let (dialling, dialer) = (peer.clone(), inner.parts.dialer.clone());
+        let dial = tokio::spawn(async move { dialling.dial(dialer, dialled).await });
+        Entry {
+            name: record.name.clone(),
+            peer,
+            member: record.member(),
+            ca: record.ca.clone(),
+            containment,
+            addresses,
+            complete: false,
+            removed: None,
+            _dial: AbortOnDropHandle::new(dial),
+        }
+    }
+
+    /// Lets those go who are no members any more.
+    fn part(&mut self, others: &BTreeMap<ClusterId, &ClusterRecord>, status: &Status) {
+        let mut gone = Vec::new();
+        for (id, entry) in self.mesh.0.peers.entries().iter_mut() {
+            if !others.contains_key(id) {
+                entry.removed.get_or_insert_with(Instant::now);
+            }
+            let Some(since) = entry.removed else { continue };
+            let decided = !takes_part(status, entry.member) && since.elapsed() >= FAREWELL.0;
+            if decided || since.elapsed() >= FAREWELL.1 {
+                gone.push(*id);
+            }
+        }
+        for id in gone {
+            self.remove(id);
+        }
+    }
+
+    /// Ends the session with a cluster and begins to remove its records.
+    fn remove(&mut self, cluster: ClusterId) {
+        let Some(entry) = self.mesh.0.peers.entries().remove(&cluster) else { return };
+        info!(cluster = %entry.name, "cluster has left the mesh");
+        self.mesh.0.parts.trust.remove(&entry.name);
+        self.cleared.insert(cluster);
+        let peer = entry.peer;
+        self.clearing.spawn(async move {
+            // Fails only when nobody takes events any more.
+            let _ = peer.clear().await;
+            cluster
+        });
+    }
+
+    fn forget(&mut self, cleared: Result<ClusterId, tokio::task::JoinError>) {
+        // What the peer has said before stands in the queue in front of what is said from now on.
+        while let Ok((cluster, event)) = self.events.try_recv() {
+            self.take(cluster, event);
+        }
+        if let Ok(cluster) = cleared {
+            self.cleared.remove(&cluster);
+        }
+    }
+
+    fn take(&mut self, cluster: ClusterId, event: PeerEvent) {
+        let PeerEvent::Delta(mut delta) = event else { return };
+        match self.mesh.0.peers.entries().get_mut(&cluster) {
+            Some(entry) => entry.complete |= delta.complete,
+            None => delta.changes.retain(|change| matches!(change, Change::Remove(_))),
+        }
+        if delta.changes.is_empty() {
+            return;
+        }
+        for (key, error) in self.mesh.0.parts.exporter.apply(delta.changes).refused {
+            warn!(?key, %error, "record of another cluster cannot be sent on");
+        }
+    }
+
+    /// Takes the backends of silent clusters out of service.
+    fn judge(&mut self) {
+        let signs: Vec<_> =
+            self.mesh.0.peers.entries().iter().map(|(id, entry)| (*id, signs(entry))).collect();
+        let excluded = self.liveness.judge(Instant::now(), signs);
+        if excluded != self.excluded {
+            info!(silent = ?excluded, "clusters without traffic from here");
+            self.excluded.clone_from(&excluded);
+            self.mesh.0.parts.exporter.set_excluded(excluded);
+        }
+    }
+
+    /// Tells nodes of which clusters they know everything. While the members are not known, that is the own one only.
+    fn announce_scope(&mut self, others: Option<&BTreeSet<ClusterId>>) {
+        let inner = &self.mesh.0;
+        let own = inner.config.local.cluster_id;
+        let pending: BTreeSet<_> = match others {
+            Some(others) => {
+                let entries = inner.peers.entries();
+                let complete = |id: &ClusterId| entries.get(id).is_some_and(|entry| entry.complete);
+                others.iter().filter(|id| !complete(id)).copied().collect()
+            }
+            None => {
+                (1..=ClusterId::MAX).filter_map(|id| id.try_into().ok()).filter(|id| *id != own).collect()
+            }
+        };
+        inner
+            .synced
+            .send_if_modified(|synced| std::mem::replace(synced, pending.is_empty()) != pending.is_empty());
+        let read = inner.parts.nodes.borrow().is_some();
+        let scope = if read { Scope::AllBut(pending) } else { Scope::Nothing };
+        if self.scope.as_ref() != Some(&scope) {
+            inner.parts.exporter.set_scope(scope.clone());
+            self.scope = Some(scope);
+        }
+    }
+}
+
+impl Drop for PeerSet {
+    /// Whoever still holds the mesh must not keep the sessions of a replica that does not lead any more.
+    fn drop(&mut self) {
+        self.mesh.0.member.send_replace(None);
+        self.mesh.0.peers.entries().clear();
+    }
+}
+
+/// Whether the mesh has decided to go on without the member whose view this is.
+fn is_removed(view: &MeshView) -> bool {
+    let member = view.status.member;
+    let Some(cluster) = member.cluster() else { return false };
+    let retired = view.state.retired.get(&cluster).is_some_and(|last| *last >= member.incarnation());
+    let renewed = view.state.clusters.get(&cluster).is_some_and(|c| c.incarnation > member.incarnation());
+    retired || renewed
+}
+
+fn takes_part(status: &Status, member: MemberId) -> bool {
+    let conf = &status.conf;
+    let mut all = conf.voters.iter().chain(&conf.learners).chain(&conf.voters_outgoing);
+    all.any(|id| *id == member.get())
+}
+
+fn containment(record: &ClusterRecord) -> Containment {
+    Containment {
+        cluster: record.id,
+        name: record.name.clone(),
+        node_prefixes: record.node_prefixes.clone(),
+        pod_prefixes: record.pod_prefixes.clone(),
+    }
+}
+
+fn signs(entry: &Entry) -> Signs {
+    let status = entry.peer.status();
+    let status = status.borrow();
+    Signs { heard: status.heard, well: status.up && entry.complete }
+}
+
+fn change<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|known| {
+        let differs = *known != value;
+        if differs {
+            *known = value;
+        }
+        differs
+    });
+}

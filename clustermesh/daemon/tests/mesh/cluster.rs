@@ -1,0 +1,248 @@
+//! A cluster's part in the mesh without Kubernetes: records are put in by hand, storage is memory.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tombolo_clustermesh::mesh::{Mesh, MeshConfig, Parts, record::Nodes};
+use tombolo_mesh_core::trust::{Service, SpiffeId};
+use tombolo_mesh_net::{
+    raft::Timing,
+    session::{Audience, ExporterHandle, Local},
+    storage::{ObjectStore, StorageError},
+    tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
+    transport::{Dialer, Listener, Stats},
+};
+use tombolo_model::{
+    Address, Affinity, Backend, BackendState, ClusterId, ClusterName, EndpointRecord, Identity,
+    IdentityRecord, NodeRecord, Protocol, Record, RecordKey, ServicePort, ServiceRecord, label,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const HOST: &str = "127.0.0.1";
+
+/// A running cluster.
+pub struct Cluster {
+    pub mesh: Mesh,
+    exporter: ExporterHandle,
+    kept: Kept,
+    nodes: watch::Sender<Option<Nodes>>,
+    tasks: JoinSet<()>,
+}
+
+/// What stays of a cluster when its daemon is killed.
+#[derive(Clone)]
+pub struct Kept {
+    pub name: ClusterName,
+    pub id: ClusterId,
+    pods: String,
+    authority: Arc<CertificateAuthority>,
+    store: Memory,
+    /// Both replicas are candidates.
+    ports: [u16; 2],
+}
+
+/// An object with a version.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Option<(Vec<u8>, u64)>>>);
+
+#[async_trait]
+impl ObjectStore for Memory {
+    async fn load(&mut self) -> Result<Option<(Vec<u8>, String)>, StorageError> {
+        Ok(self.0.lock().unwrap().clone().map(|(bytes, version)| (bytes, version.to_string())))
+    }
+
+    async fn save(&mut self, bytes: &[u8], expected: Option<&str>) -> Result<String, StorageError> {
+        let mut object = self.0.lock().unwrap();
+        if object.as_ref().map(|o| o.1.to_string()).as_deref() != expected {
+            return Err(StorageError::Deposed);
+        }
+        let version = object.as_ref().map_or(1, |o| o.1 + 1);
+        *object = Some((bytes.to_vec(), version));
+        Ok(version.to_string())
+    }
+}
+
+impl Cluster {
+    /// A cluster whose node has the pod range `pods`, with three pods and a global service.
+    pub async fn start(name: &str, id: u16, pods: &str) -> Self {
+        let name: ClusterName = name.parse().unwrap();
+        let authority = Arc::new(CertificateAuthority::generate(&name, SystemTime::now(), DAY).unwrap());
+        let ports =
+            [(); 2].map(|()| std::net::UdpSocket::bind((HOST, 0)).unwrap().local_addr().unwrap().port());
+        let id = ClusterId::try_from(id).unwrap();
+        Self::run(
+            Kept { name, id, pods: pods.to_owned(), authority, store: Memory::default(), ports },
+            ports[0],
+        )
+        .await
+    }
+
+    /// The other replica of a cluster that was killed.
+    pub async fn restart(kept: Kept) -> Self {
+        let port = kept.ports[1];
+        Self::run(kept, port).await
+    }
+
+    async fn run(kept: Kept, port: u16) -> Self {
+        let (trust, stats) = (TrustStore::new(), Arc::<Stats>::default());
+        trust.set_pem(&kept.name, kept.authority.certificate_pem()).unwrap();
+        let credentials = Credentials::none();
+        let key = LeafKey::generate().unwrap();
+        let daemon = SpiffeId::Daemon(kept.name.clone());
+        let issued = kept.authority.issue(&daemon, &key, SystemTime::now(), DAY).unwrap();
+        credentials.set(&issued, &key.private_key()).unwrap();
+        let at = |port| SocketAddr::new(HOST.parse().unwrap(), port);
+        let (own, address) = (kept.name.clone(), at(port));
+        let listener =
+            Listener::bind(address, own, credentials.clone(), trust.clone(), stats.clone()).unwrap();
+        let exporter = ExporterHandle::new(kept.id);
+        let (nodes, known_nodes) = watch::channel(None);
+        let stored = kept.store.clone();
+        let parts = Parts {
+            exporter: exporter.clone(),
+            authority: kept.authority.clone(),
+            trust: trust.clone(),
+            dialer: Dialer::from_listener(&listener, credentials, trust),
+            stats,
+            stores: Arc::new(move || Box::new(stored.clone())),
+            nodes: known_nodes,
+        };
+        let config = MeshConfig {
+            local: Local { cluster: kept.name.clone(), cluster_id: kept.id, software: "test".to_owned() },
+            advertise: kept.ports.map(at).to_vec(),
+            address,
+            drain: Duration::from_secs(3),
+            timing: Timing { tick: Duration::from_millis(50), ..Timing::default() },
+        };
+        let (mesh, runner) = Mesh::new(config, parts);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { match runner.run().await {} });
+        tasks.spawn(accept(listener, mesh.clone()));
+        let cluster = Self { mesh, exporter, kept, nodes, tasks };
+        cluster.populate();
+        cluster.nodes.send_replace(Some(Nodes::read(&cluster.exporter, cluster.kept.id)));
+        eventually("a member", || cluster.mesh.status().is_ok()).await;
+        cluster
+    }
+
+    /// Ends the daemon without a word.
+    pub async fn kill(mut self) -> Kept {
+        self.tasks.shutdown().await;
+        self.kept.clone()
+    }
+
+    pub fn id(&self) -> ClusterId {
+        self.kept.id
+    }
+
+    /// The names of the pods of a cluster that nodes here are told of.
+    pub fn endpoints_of(&self, cluster: ClusterId) -> Vec<String> {
+        self.exporter.read(Audience::Nodes, |log| {
+            let names = log.records().filter_map(|record| match record.key() {
+                RecordKey::Endpoint(of, _, name) if of == cluster => Some(name),
+                _ => None,
+            });
+            names.collect()
+        })
+    }
+
+    /// The backends of the service here.
+    pub fn backends(&self) -> Vec<Backend> {
+        let key = RecordKey::Service(self.kept.id, "shop".to_owned(), "web".to_owned());
+        self.exporter.read(Audience::Nodes, |log| match log.get(&key).map(|record| &**record) {
+            Some(Record::Service(service)) => service.ports[0].backends.clone(),
+            _ => Vec::new(),
+        })
+    }
+
+    pub fn add_pod(&self, name: &str, address: &str) {
+        let pod = EndpointRecord {
+            cluster: self.kept.id,
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            node: "n1".to_owned(),
+            addresses: vec![address.parse().unwrap()],
+            identity: self.identity(),
+        };
+        assert!(self.exporter.apply([Record::Endpoint(pod).into()]).refused.is_empty());
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::new(self.kept.id, Identity::FIRST_LOCAL).unwrap()
+    }
+
+    fn pod_address(&self, n: u8) -> Address {
+        let prefix: tombolo_model::Prefix = self.kept.pods.parse().unwrap();
+        let mut octets = prefix.address().octets();
+        octets[15] = n;
+        Address::from_octets(octets)
+    }
+
+    fn populate(&self) {
+        let labels = [(label::CLUSTER.to_owned(), self.kept.name.to_string())].into_iter().collect();
+        let node = NodeRecord {
+            cluster: self.kept.id,
+            name: "n1".to_owned(),
+            addresses: vec![HOST.parse().unwrap()],
+            pod_prefixes: vec![self.kept.pods.parse().unwrap()],
+            zone: String::new(),
+            tunnel: None,
+        };
+        let backend = Backend {
+            address: self.pod_address(1),
+            port: 8080,
+            cluster: self.kept.id,
+            node: "n1".to_owned(),
+            zone: String::new(),
+            state: BackendState::Ready,
+        };
+        let port =
+            ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, backends: vec![backend] };
+        let service = ServiceRecord {
+            cluster: self.kept.id,
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            frontends: vec!["10.96.0.1".parse().unwrap()],
+            ports: vec![port],
+            global: true,
+            shared: true,
+            affinity: Affinity::None,
+        };
+        let identity = IdentityRecord { id: self.identity(), labels };
+        let records = [Record::Identity(identity), Record::Node(node), Record::Service(service)];
+        assert!(self.exporter.apply(records.map(Into::into)).refused.is_empty());
+        for n in 1..=3 {
+            self.add_pod(&format!("web-{n}"), &self.pod_address(n).to_string());
+        }
+    }
+}
+
+async fn accept(mut listener: Listener, mesh: Mesh) {
+    let mut sessions = JoinSet::new();
+    while let Some(accepted) = listener.accept().await {
+        let mesh = mesh.clone();
+        sessions.spawn(async move {
+            match accepted.service {
+                Service::Peer => drop(mesh.serve_peer(accepted).await),
+                Service::Join => mesh.serve_join(accepted).await,
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+}
+
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if holds() {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} does not come about")
+}
