@@ -4,11 +4,12 @@ mod link;
 mod route;
 mod watch;
 
-use std::io;
+use std::{io, sync::Arc};
 
 pub use link::{Link, VethSpec};
 pub use route::{Route, RouteSpec};
 use rtnetlink::Handle;
+use tokio::sync::Mutex;
 pub use watch::watch;
 
 /// The routing protocol number of the routes that the agent owns (`ip route … proto 178`).
@@ -18,6 +19,8 @@ pub const ROUTE_PROTOCOL: u8 = 178;
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: Handle,
+    /// Held while something is listed: the kernel refuses a second listing on a socket with EBUSY.
+    listing: Arc<Mutex<()>>,
 }
 
 /// Why the kernel did not do something.
@@ -73,6 +76,6 @@ impl Netlink {
     pub fn new() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, listing: Arc::default() })
     }
 }

@@ -188,3 +188,20 @@ fn the_underlay_is_found_or_asked_for() {
         assert!(error.to_string().contains("devices"), "{error}");
     });
 }
+
+#[test]
+fn listings_at_the_same_time_wait_for_each_other() {
+    on_a_node(|| async {
+        for i in 0..200 {
+            ip(&format!("route add 198.18.{i}.0/24 via 192.0.2.254"));
+        }
+        let netlink = Netlink::new().unwrap();
+        let listings = (0..32).map(|_| {
+            let netlink = netlink.clone();
+            tokio::spawn(async move { netlink.routes().await.map(|routes| routes.len()) })
+        });
+        for listing in listings.collect::<Vec<_>>() {
+            assert!(listing.await.unwrap().expect("no listing is refused") > 200);
+        }
+    });
+}

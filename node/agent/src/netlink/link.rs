@@ -78,6 +78,7 @@ impl Netlink {
 
     /// All links.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let _listing = self.listing.lock().await;
         let all: Result<Vec<_>, _> = self.handle.link().get().execute().try_collect().await;
         let all = all.map_err(|e| NetlinkError::new("cannot list the interfaces", &e))?;
         Ok(all.iter().map(link).collect())
@@ -114,6 +115,7 @@ impl Netlink {
 
     /// Every address with the index of its link.
     pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
+        let _listing = self.listing.lock().await;
         let all: Result<Vec<_>, _> = self.handle.address().get().execute().try_collect().await;
         let all = all.map_err(|e| NetlinkError::new("cannot list the addresses", &e))?;
         Ok(all.iter().filter_map(address).collect())

@@ -66,6 +66,7 @@ impl Netlink {
 
     /// All unicast routes of the main table, of both families.
     pub async fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
+        let _listing = self.listing.lock().await;
         let mut routes = Vec::new();
         for query in
             [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
