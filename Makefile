@@ -20,6 +20,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST)
 BIN := target/$(HOST)/release
 PLAYGROUND := target/debug/playground
+EAST := target/playground/east.kubeconfig
+WEST := target/playground/west.kubeconfig
 
 .PHONY: help demo test test-fast test-privileged test-e2e bench lint image playground clean
 
@@ -55,6 +57,13 @@ image: ## Static binaries in OCI images, under target/images
 playground: image ## Two clusters with tombolo installed; ARGS are those of `playground up`
 	@tests/prerequisites.sh cluster
 	$(PLAYGROUND) up --cni tombolo $(ARGS)
+
+bench: image ## Benchmarks against peers, on two connected clusters; ARGS are those of `bench`, like --list
+	@tests/prerequisites.sh bench
+	$(PLAYGROUND) up --cni tombolo
+	$(BIN)/tombolo mesh status --kubeconfig $(WEST) | grep -qw east || \
+	  $(BIN)/tombolo connect --kubeconfig $(WEST) "$$($(BIN)/tombolo token create --kubeconfig $(EAST))"
+	cargo run --locked --release -q -p tombolo-bench -- $(ARGS)
 
 demo: image ## Two clusters become one mesh while you watch; ARGS=--exit for machines
 	@tests/prerequisites.sh cluster

@@ -144,7 +144,7 @@ struct Peer {
 
 impl Peer {
     fn plugin(&self) -> Plugin {
-        let ranges = json!([[{"subnet": "192.0.2.0/24"}]]);
+        let ranges = json!([[{"subnet": "198.18.1.0/24"}]]);
         let config = json!({
             "cniVersion": "1.0.0", "name": "bench", "type": "bridge", "bridge": BRIDGE, "isGateway": true,
             "ipam": {

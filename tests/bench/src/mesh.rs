@@ -1,12 +1,14 @@
 //! Pods of two clusters against another user-space WireGuard.
 
-use anyhow::{Context as _, ensure};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     Benchmark, Context,
     measure::{Comparison, Result, compare},
     netns::{Netns, Path, Witness, witnessed},
-    scope::{self, Scope},
+    scope::{self, Scope, eventually},
     throughput::stream,
     wireguard::Pair,
 };
@@ -33,12 +35,16 @@ const COMPARISON: Comparison = Comparison {
 
 fn throughput(context: &Context) -> anyhow::Result<Vec<Result>> {
     let clusters = context.playground.clusters();
-    let [east, west] = clusters.get(..2).context("two clusters are needed")? else { unreachable!() };
+    let [east, west, ..] = clusters.as_slice() else {
+        bail!("the playground has one cluster; two are needed")
+    };
     let ([here, _], [there, _]) = (context.two_nodes(east)?, context.two_nodes(west)?);
     let (near, far) = (scope::node(east, &here)?, scope::node(west, &there)?);
     let (scope, other) = (Scope::new(east)?, Scope::new(west)?);
     let (client, server) = (scope.pod("client", &here)?, other.pod("server", &there)?);
-    is_connected(&near, &server.address.to_string()).with_context(|| {
+    // A mesh that was joined a moment ago takes a moment to reach the nodes.
+    let address = server.address.to_string();
+    eventually(Duration::from_secs(15), || is_connected(&near, &address)).with_context(|| {
         let (east, west) = (east.name(), west.name());
         format!("{east} and {west} are not connected; `tombolo connect` joins them")
     })?;

@@ -81,9 +81,9 @@ fn same(context: &Context, what: &Comparison, sample: Sample) -> anyhow::Result<
     let ours = Path { client: &client.netns, server: &server.netns, address: server.address };
     let (a, b) = (Netns::fresh()?, Netns::fresh()?);
     a.connect("eth0", &b, "eth0")?;
-    a.ip("address add 192.0.2.1/30 dev eth0")?;
-    b.ip("address add 192.0.2.2/30 dev eth0")?;
-    let peer = Path { client: &a, server: &b, address: Ipv4Addr::new(192, 0, 2, 2) };
+    a.ip("address add 198.18.0.1/30 dev eth0")?;
+    b.ip("address add 198.18.0.2/30 dev eth0")?;
+    let peer = Path { client: &a, server: &b, address: Ipv4Addr::new(198, 18, 0, 2) };
     let result = compare(
         what,
         context.rounds,
@@ -105,7 +105,7 @@ fn cross(context: &Context, what: &Comparison, sample: Sample) -> anyhow::Result
     let result = compare(
         what,
         context.rounds,
-        || witnessed(&nodes, || Ok(both_ends_moved(&ours, sample, context.seconds)?)),
+        || witnessed(&nodes, || both_ends_moved(&ours, sample, context.seconds)),
         || both_ends(&peer, sample, context.seconds),
     )?;
     Ok(vec![result])

@@ -40,11 +40,11 @@ impl Pair {
         let (client, server, router) = (Netns::fresh()?, Netns::fresh()?, Netns::fresh()?);
         for (end, device, net) in [(&client, "left", 1), (&server, "right", 2)] {
             end.connect("eth0", &router, device)?;
-            end.ip(&format!("address add 198.51.100.{net}/32 dev eth0"))?;
-            router.ip(&format!("address add 203.0.113.1/32 dev {device}"))?;
-            router.ip(&format!("route add 198.51.100.{net} dev {device}"))?;
-            end.ip("route add 203.0.113.1 dev eth0")?;
-            end.ip("route add default via 203.0.113.1")?;
+            end.ip(&format!("address add 198.18.3.{net}/32 dev eth0"))?;
+            router.ip(&format!("address add 198.18.4.1/32 dev {device}"))?;
+            router.ip(&format!("route add 198.18.3.{net} dev {device}"))?;
+            end.ip("route add 198.18.4.1 dev eth0")?;
+            end.ip("route add default via 198.18.4.1")?;
         }
         router.run(0, &["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])?;
         // Their sockets are files of the machine, so the names are used once.
@@ -55,14 +55,11 @@ impl Pair {
             let (own, other) = (i + 1, 2 - i);
             let directory = std::env::temp_dir().join(format!("{}.key", devices[i]));
             configure(end, &devices[i], &keys[i], &keys[1 - i], &directory, other)?;
-            end.ip(&format!("address add 192.0.2.{own}/30 dev {}", devices[i]))?;
+            end.ip(&format!("address add 198.18.2.{own}/30 dev {}", devices[i]))?;
             // As wg-quick has it: 1500 less what WireGuard adds over IPv6.
             end.ip(&format!("link set {} mtu 1420 up", devices[i]))?;
         }
-        let address = Ipv4Addr::new(192, 0, 2, 2);
-        client
-            .run(0, &["ping", "-q", "-c", "1", "-W", "5", &address.to_string()])
-            .context("the peer's tunnel is dead")?;
+        let address = Ipv4Addr::new(198, 18, 2, 2);
         Ok(Self { client, server, address, devices, _router: router, _tunnels: tunnels })
     }
 }
@@ -84,7 +81,7 @@ fn configure(
     number: usize,
 ) -> anyhow::Result<()> {
     fs::write(file, &own[0])?;
-    let endpoint = format!("198.51.100.{number}:{PORT}");
+    let endpoint = format!("198.18.3.{number}:{PORT}");
     let key = file.display().to_string();
     let words = [
         "wg",
@@ -110,16 +107,13 @@ fn start(end: &Netns, program: &Path, device: &str) -> anyhow::Result<Running> {
     let program = program.display().to_string();
     let mut command = Command::new("setpriv");
     // Not pinned: it may use all CPUs, as our tunnel may.
-    command.args([
-        "--pdeathsig",
-        "KILL",
-        "nsenter",
-        &format!("--net={}", end.path()),
-        &program,
-        "-f",
-        device,
-    ]);
-    let child = command.env("LOG_LEVEL", "error").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    command.args(["--pdeathsig", "KILL", "nsenter", &format!("--net={}", end.path()), &program, device]);
+    let child = command
+        .env("WG_PROCESS_FOREGROUND", "1")
+        .env("LOG_LEVEL", "error")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
     let running = Running(child);
     eventually(Duration::from_secs(10), || end.run(0, &["wg", "show", device]))?;
     Ok(running)
@@ -146,4 +140,21 @@ fn program() -> anyhow::Result<PathBuf> {
     ensure!(status.success(), "go build {PACKAGE}: {status}; its messages are above");
     fs::rename(&fresh, &target)?;
     Ok(target)
+}
+
+#[cfg(all(test, feature = "privileged"))]
+mod tests {
+    use super::*;
+    use crate::{
+        netns::{Path, Witness, witnessed},
+        throughput::stream,
+    };
+
+    #[test]
+    fn a_stream_passes_both_tunnels() {
+        let pair = Pair::new().unwrap();
+        let path = Path { client: &pair.client, server: &pair.server, address: pair.address };
+        let ends = [Witness(&pair.client, &pair.devices[0]), Witness(&pair.server, &pair.devices[1])];
+        assert!(witnessed(&ends, || stream(&path, 1)).unwrap() > 0.0);
+    }
 }
