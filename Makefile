@@ -76,6 +76,13 @@ playground: image ## Two clusters with tombolo installed; ARGS are those of `pla
 	@tests/prerequisites.sh cluster
 	$(PLAYGROUND) up --cni tombolo $(ARGS)
 
+bench: image ## Us and a peer side by side in one run; ARGS are those of `bench` (ARGS=--list)
+	@tests/prerequisites.sh bench
+	$(PLAYGROUND) up --cni tombolo
+	$(TOMBOLO) mesh status --context west | grep -q '^east ' || \
+	  $(TOMBOLO) connect --context east --destination-context west
+	cargo run --locked --release -q -p tombolo-bench -- $(ARGS)
+
 demo: image ## Two clusters become one mesh while you watch; ARGS=--exit for machines
 	@tests/prerequisites.sh cluster
 	cargo build --locked -q -p tombolo-e2e --bin demo

@@ -1,2 +1,139 @@
-//! Benchmarks against peers, side by side in one run.
-fn main() {}
+//! Benchmarks against peers, side by side in one run, on a playground that runs.
+//!
+//! Both ends, the clusters and the peers share one machine, so a ratio is the result and never a bare figure. A
+//! benchmark whose traffic did not take the path that it claims is an error and not a line of the table.
+
+mod cni;
+mod inside;
+mod measure;
+mod mesh;
+mod netns;
+mod pods;
+mod report;
+mod scope;
+mod service;
+mod throughput;
+mod wireguard;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser;
+use tombolo_playground::{Cluster, Playground, layout};
+
+/// What every benchmark is given.
+pub struct Context {
+    playground: Playground,
+    /// Samples of each side.
+    rounds: usize,
+    /// Length of a sample of throughput or round trips, seconds.
+    seconds: u64,
+}
+
+impl Context {
+    fn first_cluster(&self) -> anyhow::Result<Cluster> {
+        self.playground.clusters().into_iter().next().context("the playground has no cluster")
+    }
+
+    fn two_nodes(&self, cluster: &Cluster) -> anyhow::Result<[String; 2]> {
+        let nodes = cluster.nodes().into_iter().take(2).collect::<Vec<_>>();
+        nodes
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("cluster {} has one node; two are needed", cluster.name()))
+    }
+}
+
+/// One run with one or more lines in the table.
+struct Benchmark {
+    /// The lines' names.
+    names: &'static [&'static str],
+    measures: &'static str,
+    leaves_out: &'static str,
+    run: fn(&Context) -> anyhow::Result<Vec<measure::Result>>,
+}
+
+const BENCHMARKS: [&Benchmark; 8] = [
+    &pods::SAME_THROUGHPUT,
+    &pods::SAME_RR,
+    &pods::CROSS_THROUGHPUT,
+    &pods::CROSS_RR,
+    &service::CONNECT_100,
+    &service::CONNECT_10K,
+    &cni::CALLS,
+    &mesh::THROUGHPUT,
+];
+
+/// Measures tombolo and its peers in turn on the playground that runs; needs root.
+#[derive(Parser)]
+#[command(name = "bench", version, after_help = "Example:\n  bench --only pod.same --rounds 7")]
+struct Arguments {
+    /// Only the benchmarks whose names begin so
+    #[arg(long, default_value = "", value_name = "NAME")]
+    only: String,
+    /// Samples of each side, at least 5
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(5..))]
+    rounds: u16,
+    /// Length of a sample of throughput or round trips, seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Say what each benchmark measures and what it leaves out
+    #[arg(long)]
+    list: bool,
+    #[command(subcommand)]
+    inside: Option<inside::Command>,
+}
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(code) => code,
+        Err(error) => {
+            // Nothing can be done about a closed stderr.
+            let _ = writeln!(io::stderr(), "bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    if let Some(command) = arguments.inside {
+        return inside::run(command).map(|()| ExitCode::SUCCESS);
+    }
+    let mut stdout = io::stdout();
+    let wanted = |b: &&&Benchmark| b.names.iter().any(|name| name.starts_with(&arguments.only));
+    let chosen: Vec<_> = BENCHMARKS.iter().filter(wanted).collect();
+    anyhow::ensure!(!chosen.is_empty(), "only is {:?}; --list names the benchmarks", arguments.only);
+    if arguments.list {
+        for benchmark in chosen {
+            let Benchmark { names, measures, leaves_out, .. } = benchmark;
+            writeln!(stdout, "{}\n  measures: {measures}\n  leaves out: {leaves_out}", names.join(", "))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let context = Context {
+        playground: Playground::attach(&layout::Layout::from_environment())
+            .context("benchmarks need the playground")?,
+        rounds: arguments.rounds.into(),
+        seconds: arguments.seconds,
+    };
+    let file = layout::checkout().join("target/bench/results.json");
+    let (mut results, mut failed) = (Vec::new(), false);
+    for benchmark in chosen {
+        writeln!(io::stderr(), "{} …", benchmark.names.join(", "))?;
+        match (benchmark.run)(&context) {
+            Ok(lines) => {
+                report::append(&file, &lines)?;
+                results.extend(lines);
+            }
+            Err(error) => {
+                failed = true;
+                writeln!(io::stderr(), "{} failed: {error:#}", benchmark.names.join(", "))?;
+            }
+        }
+    }
+    writeln!(stdout, "{}\n{}", report::table(&results), file.display())?;
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

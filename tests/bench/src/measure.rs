@@ -42,7 +42,8 @@ pub struct Result {
 impl Result {
     /// Whether the goal is met; true without one.
     pub fn met(&self) -> bool {
-        self.goal.is_none_or(|goal| if self.higher_is_better { self.ratio >= goal } else { self.ratio <= goal })
+        self.goal
+            .is_none_or(|goal| if self.higher_is_better { self.ratio >= goal } else { self.ratio <= goal })
     }
 }
 
@@ -65,9 +66,14 @@ pub fn compare(
         };
         runs.push(pair);
     }
+    Ok(summarize(what, runs))
+}
+
+/// The line that follows from pairs of samples, ours and the peer's.
+pub fn summarize(what: &Comparison, runs: Vec<(f64, f64)>) -> Result {
     let ours = median(runs.iter().map(|r| r.0).collect());
     let peer = median(runs.iter().map(|r| r.1).collect());
-    Ok(Result {
+    Result {
         name: what.name.to_owned(),
         unit: what.unit.to_owned(),
         ours,
@@ -77,7 +83,7 @@ pub fn compare(
         higher_is_better: what.higher_is_better,
         goal: what.goal,
         runs,
-    })
+    }
 }
 
 /// The median; the mean of the middle two for an even number, NaN for none.

@@ -10,7 +10,16 @@ use crate::measure::Result;
 /// The table, a line per comparison.
 pub fn table(results: &[Result]) -> String {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["benchmark", "ours", "peer", "unit", "against", "ratio", "goal", "met"]);
+    table.load_style(NOTHING).set_header([
+        "benchmark",
+        "ours",
+        "peer",
+        "unit",
+        "against",
+        "ratio",
+        "goal",
+        "met",
+    ]);
     for r in results {
         let sign = if r.higher_is_better { "≥" } else { "≤" };
         table.add_row([
@@ -21,7 +30,14 @@ pub fn table(results: &[Result]) -> String {
             r.peer_name.clone(),
             format!("{:.3}", r.ratio),
             r.goal.map_or("-".to_owned(), |goal| format!("{sign} {goal}")),
-            if r.goal.is_none() { "-" } else if r.met() { "yes" } else { "no" }.to_owned(),
+            if r.goal.is_none() {
+                "-"
+            } else if r.met() {
+                "yes"
+            } else {
+                "no"
+            }
+            .to_owned(),
         ]);
     }
     table.to_string()
@@ -32,7 +48,8 @@ pub fn append(path: &Path, results: &[Result]) -> anyhow::Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
-    let mut file = OpenOptions::new().create(true).append(true).open(path).context("cannot write the results")?;
+    let mut file =
+        OpenOptions::new().create(true).append(true).open(path).context("cannot write the results")?;
     for result in results {
         writeln!(file, "{}", serde_json::to_string(result)?)?;
     }

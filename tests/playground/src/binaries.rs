@@ -241,7 +241,8 @@ impl Tool {
     }
 }
 
-fn cache_dir() -> Result<PathBuf> {
+/// Where programs are kept once they are built: `$TOMBOLO_CACHE`, by default `~/.cache/tombolo`.
+pub fn cache_dir() -> Result<PathBuf> {
     if let Some(dir) = env::var_os("TOMBOLO_CACHE") {
         return Ok(PathBuf::from(dir));
     }
