@@ -63,6 +63,7 @@ async fn reconcile(peer: Arc<MeshPeer>, context: Arc<Context>) -> kube::Result<A
     Ok(if temporary { Action::requeue(RETRY) } else { Action::await_change() })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the controller prescribes it")]
 fn failed(peer: Arc<MeshPeer>, error: &kube::Error, _: Arc<Context>) -> Action {
     warn!(peer = peer.name_any(), %error, "cannot read or write a MeshPeer");
     Action::requeue(RETRY)

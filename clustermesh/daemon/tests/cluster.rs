@@ -11,25 +11,23 @@
 
 #[path = "cluster/api_server.rs"]
 mod api_server;
+#[path = "cluster/installation.rs"]
+mod installation;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use api_server::{ApiServer, free_ports};
-use k8s_openapi::{
-    api::{
-        authentication::v1::TokenRequest,
-        coordination::v1::Lease,
-        core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount},
-        networking::v1::NetworkPolicy,
-    },
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+use installation::{NAMESPACE, create, daemon_token, install};
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest,
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Node, Pod, Secret, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
 };
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, PostParams},
-    runtime::wait::{await_condition, conditions},
+    api::{DeleteParams, PostParams},
 };
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
@@ -58,8 +56,6 @@ use tombolo_mesh_net::{
     transport::{Dialer, Stats},
 };
 use tombolo_model::{Address, Record, RecordKey, TunnelKey};
-
-const NAMESPACE: &str = "tombolo-system";
 
 struct Replica {
     status: Shared,
@@ -97,13 +93,6 @@ impl Replica {
     }
 }
 
-async fn create<K>(api: &Api<K>, object: Value) -> K
-where
-    K: Clone + DeserializeOwned + Serialize + std::fmt::Debug,
-{
-    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-}
-
 async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..200 {
         if let Some(found) = look().await {
@@ -112,39 +101,6 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
         sleep(Duration::from_millis(100)).await;
     }
     panic!("{what} does not come about")
-}
-
-async fn install(client: &Client) {
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for (file, text) in tombolo_api::crds::files().unwrap() {
-        let definition: CustomResourceDefinition = serde_yaml_ng::from_str(&text).unwrap();
-        let made = definitions.create(&PostParams::default(), &definition).await;
-        let name = made.unwrap_or_else(|error| panic!("{file}: {error}")).metadata.name.unwrap();
-        let established = await_condition(definitions.clone(), &name, conditions::is_crd_established());
-        timeout(Duration::from_secs(20), established).await.unwrap().unwrap();
-    }
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    for name in [NAMESPACE, "shop"] {
-        create(&namespaces, json!({"metadata": {"name": name, "labels": {"team": name}}})).await;
-    }
-}
-
-/// Makes the daemon's service account with its rights, and gives a token of it.
-async fn daemon_token(client: &Client) -> String {
-    for document in serde_yaml_ng::Deserializer::from_str(include_str!("cluster/rbac.yaml")) {
-        let object: DynamicObject = serde::Deserialize::deserialize(document).unwrap();
-        let types = object.types.clone().unwrap();
-        let kind = ApiResource::from_gvk(&(&types).try_into().unwrap());
-        let api: Api<DynamicObject> = match &object.metadata.namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
-            None => Api::all_with(client.clone(), &kind),
-        };
-        api.create(&PostParams::default(), &object).await.unwrap();
-    }
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
-    let request = TokenRequest::default();
-    let made = accounts.create_token_request("tombolo-clustermesh", &PostParams::default(), &request).await;
-    made.unwrap().status.unwrap().token.unwrap()
 }
 
 async fn populate(client: &Client) {
@@ -190,7 +146,7 @@ async fn two_replicas() {
     identities_and_policies(&client, &first).await;
     validation(&client).await;
     authority_is_made_once(&client).await;
-    membership_is_fenced(&daemon).await;
+    membership_is_fenced(&client).await;
     let token = tokens_are_reviewed(&client).await;
     a_node_is_told_and_tells(&client, &first, &token).await;
 
@@ -291,7 +247,8 @@ async fn authority_is_made_once(client: &Client) {
 }
 
 async fn membership_is_fenced(client: &Client) {
-    let store = || SecretStore::new(client.clone(), NAMESPACE);
+    // In a namespace where no replica runs.
+    let store = || SecretStore::new(client.clone(), "shop");
     let (mut old, mut new) = (store(), store());
     assert!(old.load().await.unwrap().is_none());
     let first = old.save(b"1", None).await.unwrap();

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::{
     Mesh,
     peers::{PeerSet, Sink},
-    record::{self, Nodes},
+    record,
 };
 
 /// How long to wait before a member that has stopped is started again.
@@ -50,7 +50,7 @@ pub struct Runner {
 
 /// The state of a mesh that has only this cluster.
 pub(super) fn founded(mesh: &Mesh) -> Durable {
-    let nodes = mesh.0.parts.nodes.borrow().clone().unwrap_or_else(Nodes::default);
+    let nodes = mesh.0.parts.nodes.borrow().clone().unwrap_or_default();
     Durable::found(MeshId(rand::random()), &record::wanted(mesh, &nodes, 1))
 }
 

@@ -147,7 +147,7 @@ impl PeerSet {
                         self.take(cluster, event);
                     }
                 }
-                Some(cleared) = self.clearing.join_next() => self.forget(cleared),
+                Some(cleared) = self.clearing.join_next() => self.forget(&cleared),
                 Ok(()) = nodes.changed() => {}
                 _ = tick.tick() => self.judge(),
             }
@@ -180,7 +180,7 @@ impl PeerSet {
         let cleared = timeout(DISMISSAL, async {
             while !self.clearing.is_empty() {
                 tokio::select! {
-                    Some(cleared) = self.clearing.join_next() => self.forget(cleared),
+                    Some(cleared) = self.clearing.join_next() => self.forget(&cleared),
                     Some((cluster, event)) = self.events.recv() => self.take(cluster, event),
                 }
             }
@@ -307,13 +307,13 @@ impl PeerSet {
         });
     }
 
-    fn forget(&mut self, cleared: Result<ClusterId, tokio::task::JoinError>) {
+    fn forget(&mut self, cleared: &Result<ClusterId, tokio::task::JoinError>) {
         // What the peer has said before stands in the queue in front of what is said from now on.
         while let Ok((cluster, event)) = self.events.try_recv() {
             self.take(cluster, event);
         }
         if let Ok(cluster) = cleared {
-            self.cleared.remove(&cluster);
+            self.cleared.remove(cluster);
         }
     }
 

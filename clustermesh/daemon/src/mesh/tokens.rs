@@ -76,9 +76,8 @@ impl Mesh {
         let membership = self.membership().map_err(|e| e.to_string())?;
         let state = membership.watch().borrow().state.clone();
         let now = unix_now();
-        let name = |id| {
-            state.clusters.get(&id).map_or_else(|| format!("cluster {id}"), |c| c.name.to_string())
-        };
+        let name =
+            |id| state.clusters.get(&id).map_or_else(|| format!("cluster {id}"), |c| c.name.to_string());
         let line = |token: &TokenRecord| {
             let status = match token.status {
                 TokenStatus::Open if token.expires <= now => "expired".to_owned(),

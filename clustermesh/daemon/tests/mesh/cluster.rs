@@ -48,7 +48,9 @@ pub struct Kept {
 
 /// An object with a version.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Option<(Vec<u8>, u64)>>>);
+struct Memory(Arc<Mutex<Option<Versioned>>>);
+
+type Versioned = (Vec<u8>, u64);
 
 #[async_trait]
 impl ObjectStore for Memory {
