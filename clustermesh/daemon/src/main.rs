@@ -1,6 +1,6 @@
 //! The mesh daemon of one cluster.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -42,8 +42,19 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    match start(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell a closed stderr.
+            let _ = writeln!(std::io::stderr(), "tombolo-clustermesh: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(command: Command) -> Result<()> {
+    match command {
         Command::Run { config, flags } => daemon(config, &flags).await,
         Command::Status { socket } => print(&socket, &Request::Status).await,
     }
