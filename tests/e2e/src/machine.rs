@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
 
@@ -49,9 +49,22 @@ pub fn text(output: &Output) -> String {
 
 /// The test program as a file that every node can run: that of a pod, as the node sees it.
 pub fn testpod(cluster: &Cluster) -> anyhow::Result<String> {
-    let all = cluster.nodes().iter().map(|node| processes(cluster, node, "testpod")).collect::<Result<Vec<_>, _>>()?;
+    let all = cluster
+        .nodes()
+        .iter()
+        .map(|node| processes(cluster, node, "testpod"))
+        .collect::<Result<Vec<_>, _>>()?;
     let pid = all.concat().into_iter().next().context("no pod runs in the cluster")?;
     Ok(format!("/proc/{pid}/exe"))
+}
+
+/// A binary of the product as `make image` built it.
+pub fn product(name: &str) -> anyhow::Result<PathBuf> {
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(host).join("release").join(name);
+    ensure!(path.is_file(), "{} is missing: run `make image`", path.display());
+    Ok(path)
 }
 
 /// A program that runs in a node until this is dropped.

@@ -49,7 +49,9 @@ impl<'a> Traffic<'a> {
         let ports = [("tcp", "TCP", 7), ("udp", "UDP", 7), ("http", "TCP", 8080)];
         let service = scope.service("server", &ports, &[]).await?;
         let address = pod_ip(&server)?;
-        for (client, node, target) in [("near", near, &address), ("far", far, &address), ("service", far, &service)] {
+        for (client, node, target) in
+            [("near", near, &address), ("far", far, &address), ("service", far, &service)]
+        {
             let (echo, url) = (format!("{target}:7"), format!("http://{target}:8080/"));
             let clients = [
                 container("stream", &["stream", &echo]),
@@ -132,7 +134,8 @@ mod tests {
 
     #[test]
     fn totals_of_each_kind_are_read() {
-        let stream = "connected local=a remote=b\ngap seq=3 ms=700\ntotal sent=9 received=9 longest_ms=700 broken=0\n";
+        let stream =
+            "connected local=a remote=b\ngap seq=3 ms=700\ntotal sent=9 received=9 longest_ms=700 broken=0\n";
         let read = flow("far/stream".into(), stream).unwrap();
         assert_eq!((read.sent, read.failed, read.longest_ms), (9, 0, Some(700)));
         assert_eq!(read.faults, ["gap seq=3 ms=700"]);

@@ -29,7 +29,10 @@ const LIMIT: Duration = Duration::from_secs(90);
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Lets `fault` happen under traffic: nothing may break or be lost. Then new pods on both nodes must connect.
-async fn survives(title: &str, fault: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>) -> anyhow::Result<()> {
+async fn survives(
+    title: &str,
+    fault: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let _turn = TURN.lock().await;
     let cluster = Cluster::attach("east").await?;
     let nodes = cluster.nodes().await?;
@@ -76,7 +79,10 @@ async fn restarted(cluster: &Cluster, program: &str, dead: &[i32]) -> anyhow::Re
     eventually(LIMIT, || async {
         for node in machines.nodes() {
             let now = processes(&machines, &node, program)?;
-            ensure!(!now.is_empty() && !now.iter().any(|pid| dead.contains(pid)), "{program} on {node}: {now:?}");
+            ensure!(
+                !now.is_empty() && !now.iter().any(|pid| dead.contains(pid)),
+                "{program} on {node}: {now:?}"
+            );
         }
         all_ready(cluster).await
     })
@@ -95,7 +101,8 @@ async fn all_ready(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn of_all_nodes(machines: &tombolo_playground::Cluster, program: &str) -> anyhow::Result<Vec<i32>> {
-    let all: Result<Vec<_>, _> = machines.nodes().iter().map(|node| processes(machines, node, program)).collect();
+    let all: Result<Vec<_>, _> =
+        machines.nodes().iter().map(|node| processes(machines, node, program)).collect();
     Ok(all?.concat())
 }
 
@@ -119,7 +126,8 @@ async fn the_leading_daemon_is_killed() {
             spec.holder_identity.filter(|holder| !holder.is_empty()).context("nobody leads")
         };
         let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), SYSTEM);
-        let node = pods.get(&leader().await?).await?.spec.and_then(|s| s.node_name).context("not scheduled")?;
+        let node =
+            pods.get(&leader().await?).await?.spec.and_then(|s| s.node_name).context("not scheduled")?;
         let pids = processes(&machines(&cluster.name)?, &node, "tombolo-clustermesh")?;
         signal(&pids, "KILL")?;
         restarted(cluster, "tombolo-clustermesh", &pids).await?;
