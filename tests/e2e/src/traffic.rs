@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::{IMAGE, Scope, pod_ip};
+use crate::{IMAGE, Output, Scope, eventually, pod_ip};
 
 /// A long TCP connection, a UDP exchange and requests in connections of their own, each between pods of one node, of
 /// two nodes, and of two nodes through a ClusterIP.
@@ -53,12 +53,17 @@ impl<'a> Traffic<'a> {
             [("near", near, &address), ("far", far, &address), ("service", far, &service)]
         {
             let (echo, url) = (format!("{target}:7"), format!("http://{target}:8080/"));
+            if client == "service" {
+                // A service takes a moment to lead anywhere, which is no fault.
+                let get =
+                    || async { scope.exec("far", &["get", &url, "-n", "3"]).await.and_then(Output::ok) };
+                eventually(Duration::from_secs(20), get).await?;
+            }
             let clients = [
                 container("stream", &["stream", &echo]),
                 container("udp", &["udp-exchange", &echo]),
                 container("get", &["get", &url, "-n", FOREVER, "--interval", "50"]),
             ];
-            // The service may take a moment to lead anywhere: a client that was refused starts again.
             let spec = json!({"nodeName": node, "containers": clients, "terminationGracePeriodSeconds": 10});
             scope.pod_with(client, &[], spec).await?;
         }
