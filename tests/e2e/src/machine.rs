@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use tombolo_playground::{Cluster, Playground, layout::Layout};
 
 /// The cluster of this name as the playground has it.
@@ -47,15 +47,18 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The test program as a file that every node can run: that of a pod, as the node sees it.
-pub fn testpod(cluster: &Cluster) -> anyhow::Result<String> {
-    let all = cluster
-        .nodes()
-        .iter()
-        .map(|node| processes(cluster, node, "testpod"))
-        .collect::<Result<Vec<_>, _>>()?;
-    let pid = all.concat().into_iter().next().context("no pod runs in the cluster")?;
-    Ok(format!("/proc/{pid}/exe"))
+/// The test program as a file that every node can run: that of the pod of this name, for as long as the pod lives.
+pub fn testpod(cluster: &Cluster, pod: &str) -> anyhow::Result<String> {
+    let variable = format!("POD_NAME={pod}");
+    for node in cluster.nodes() {
+        for pid in processes(cluster, &node, "testpod")? {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            if environment.split(|&byte| byte == 0).any(|entry| entry == variable.as_bytes()) {
+                return Ok(format!("/proc/{pid}/exe"));
+            }
+        }
+    }
+    bail!("pod {pod} does not run")
 }
 
 /// A binary of the product as `make image` built it.

@@ -52,8 +52,9 @@ async fn no_kube_proxy_and_no_rules_of_a_packet_filter() {
 async fn the_outside_sees_the_address_of_the_node() {
     let cluster = Cluster::attach("east").await.unwrap();
     let scope = cluster.scope("outside").await.unwrap();
+    scope.pod("outside-anchor", None, &["pause"]).await.unwrap();
     let machines = machines("east").unwrap();
-    let program = testpod(&machines).unwrap();
+    let program = testpod(&machines, "outside-anchor").unwrap();
     let server = [program.as_str(), "http", "--port", "18080", "--name", "outside"];
     let _server = Background::start(&machines, OUTSIDE, &server).unwrap();
     let outside = address(&machines, OUTSIDE).unwrap();
@@ -85,10 +86,10 @@ async fn the_node_itself_reaches_pods_and_services() {
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
     let scope = cluster.scope("host").await.unwrap();
-    let web = scope.pod("web", Some(&nodes[0]), &["http", "--port", "8080", "--name", "web"]).await.unwrap();
-    let service = scope.service("web", &[("http", "TCP", 8080)], &[]).await.unwrap();
+    let web = scope.pod("host-web", Some(&nodes[0]), &["http", "--name", "web"]).await.unwrap();
+    let service = scope.service("host-web", &[("http", "TCP", 8080)], &[]).await.unwrap();
     let machines = machines("east").unwrap();
-    let program = testpod(&machines).unwrap();
+    let program = testpod(&machines, "host-web").unwrap();
     for node in &nodes {
         for target in [pod_ip(&web).unwrap(), service.clone()] {
             let url = format!("http://{target}:8080/");
