@@ -95,6 +95,8 @@ fn answered(socket: &UdpSocket, number: u64, timeout: Duration) -> bool {
         match socket.recv(&mut buffer) {
             Ok(length) if buffer.get(..length) == Some(number.to_string().as_bytes()) => return true,
             Ok(_) => {}
+            // SIGTERM ends the exchange, but the answer under way still counts.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return false,
         }
     }
