@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -33,14 +33,21 @@ impl ClusterArgs {
         let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };
         let config = match &self.kubeconfig {
             Some(path) => {
-                let file = Kubeconfig::read_from(path)
-                    .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+                // The error's text has its causes already.
+                let file = Kubeconfig::read_from(path).map_err(|e| {
+                    anyhow!(
+                        "cannot read the kubeconfig {}: {e}; name another by --kubeconfig",
+                        path.display()
+                    )
+                })?;
                 Config::from_custom_kubeconfig(file, &options).await
             }
             None => Config::from_kubeconfig(&options).await,
         };
         let config = config.with_context(|| match &self.context {
-            Some(context) => format!("the kubeconfig has no usable context {context:?}"),
+            Some(context) => format!(
+                "the kubeconfig has no usable context {context:?}: `kubectl config get-contexts` lists those it has"
+            ),
             None => "no usable kubeconfig: name one by --kubeconfig or $KUBECONFIG".to_owned(),
         })?;
         Client::try_from(config).context("cannot make a client from the kubeconfig")

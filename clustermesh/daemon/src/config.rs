@@ -180,7 +180,7 @@ impl LeaseFlags {
 pub enum ConfigError {
     /// A field that does not exist, is missing, or has a value that it cannot have.
     #[error("configuration: {0}")]
-    Field(#[from] Box<figment::Error>),
+    Field(Box<figment::Error>),
     /// Times of the lease that do not go together.
     #[error(
         "configuration: lease.renewMs ({renew}) and lease.retryMs ({retry}) must be at most half of lease.durationMs \
@@ -206,7 +206,10 @@ impl Config {
         if let Some(file) = file {
             figment = figment.merge(Yaml::file_exact(file));
         }
-        let config: Self = figment.merge(Serialized::defaults(flags)).extract().map_err(Box::new)?;
+        let config: Self = figment
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(|e| ConfigError::Field(Box::new(e)))?;
         let LeaseConfig { duration_ms: duration, renew_ms: renew, retry_ms: retry } = config.lease;
         if renew == 0 || retry == 0 || renew.max(retry) > duration / 2 || duration % 1000 != 0 {
             return Err(ConfigError::Lease { duration, renew, retry });

@@ -1,6 +1,6 @@
 //! The mesh daemon of one cluster.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -110,8 +110,19 @@ impl From<TokenCommand> for Request {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    match start(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell a closed stderr.
+            let _ = writeln!(std::io::stderr(), "tombolo-clustermesh: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(command: Command) -> Result<()> {
+    match command {
         Command::Run { config, flags } => daemon(config, &flags).await,
         Command::Status { socket } => print(&socket, &Request::Mesh).await,
         Command::Replica { socket } => print(&socket, &Request::Status).await,

@@ -106,20 +106,20 @@ impl fmt::Display for LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file.
-    #[error("the configuration file {path:?} cannot be read: {source}")]
+    #[error("the configuration file {path:?} cannot be read: {cause}")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Its content; names the field.
-    #[error("the configuration file {path:?} is not valid: {source}")]
+    #[error("the configuration file {path:?} is not valid: {cause}")]
     Parse {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: serde_yaml_ng::Error,
+        cause: serde_yaml_ng::Error,
     },
     /// A field that has no default.
     #[error("{field} is not set: put it into the configuration file, or set {variable}")]
@@ -148,9 +148,9 @@ impl Config {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         let text = match fs::read_to_string(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && file.is_none() => String::new(),
-            text => text.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+            text => text.map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?,
         };
-        let parse = |source| ConfigError::Parse { path: path.to_owned(), source };
+        let parse = |cause| ConfigError::Parse { path: path.to_owned(), cause };
         let below = if text.trim().is_empty() {
             Layer::default()
         } else {

@@ -58,19 +58,27 @@ fn without_root_it_says_so() {
 fn cleanup_leaves_nothing_and_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    for file in
-        ["net.d/05-tombolo.conflist", "net.d/99-other.conf", "bin/tombolo-cni", "state/endpoints.json"]
-    {
+    for file in [
+        "net.d/05-tombolo.conflist",
+        "net.d/99-other.conf",
+        "bin/tombolo-cni",
+        "state/wireguard.key",
+        "wg0.sock",
+    ] {
         let file = dir.path().join(file);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, "{}").unwrap();
     }
-    let script = "ip link add tmb00000000001 type veth peer name x && ip link set tmb00000000001 up && \
+    // The state directory is a mount point, as in a pod; the tunnel's device outlived its process.
+    let script = "mount --bind $TOMBOLO_STATE_DIR $TOMBOLO_STATE_DIR && \
+                  ip tuntap add dev tombolo-wg0 mode tun && ip link set tombolo-wg0 up && \
+                  ip link add tmb00000000001 type veth peer name x && ip link set tmb00000000001 up && \
                   ip link add other type veth peer name y && ip link set other up && \
                   ip route add 10.9.0.0/24 dev other proto 178 && ip route add 10.8.0.0/24 dev other && \
+                  ip tuntap add dev other-tun mode tun && \
                   $BINARY cleanup && $BINARY cleanup && ip -o link && ip route";
     let output = Command::new("unshare")
-        .args(["--net", "sh", "-c", script])
+        .args(["--net", "--mount", "sh", "-c", script])
         .env("BINARY", env!("CARGO_BIN_EXE_tombolo-node"))
         .env("TOMBOLO_CLUSTER_NAME", "east")
         .env("TOMBOLO_CLUSTER_ID", "1")
@@ -80,14 +88,16 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         .env("TOMBOLO_CNI_BIN_DIR", path("bin"))
         .env("TOMBOLO_CNI_SOCKET", path("cni.sock"))
         .env("TOMBOLO_API_SOCKET", path("agent.sock"))
+        .env("TOMBOLO_TUNNEL_SOCKET", path("wg0.sock"))
         .env("TOMBOLO_PIN_DIR", path("pins"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(!printed.contains("tmb") && !printed.contains("10.9.0.0"), "{printed}");
-    assert!(printed.contains("other") && printed.contains("10.8.0.0"), "{printed}");
-    for gone in ["net.d/05-tombolo.conflist", "bin/tombolo-cni", "state"] {
+    assert!(!printed.contains("tombolo-wg0") && printed.contains("other-tun"), "{printed}");
+    assert!(printed.contains("other@") && printed.contains("10.8.0.0"), "{printed}");
+    for gone in ["net.d/05-tombolo.conflist", "bin/tombolo-cni", "state/wireguard.key", "wg0.sock"] {
         assert!(!dir.path().join(gone).exists(), "{gone}");
     }
     assert!(dir.path().join("net.d/99-other.conf").exists());

@@ -43,9 +43,15 @@ impl Output {
 impl Scope {
     /// Starts a pod of the test image with label `app` = name, on `node` when given, and waits until it is Ready.
     pub async fn pod(&self, name: &str, node: Option<&str>, args: &[&str]) -> anyhow::Result<Pod> {
+        let spec = node.map_or_else(|| json!({}), |node| json!({"nodeName": node}));
+        self.pod_with(name, args, spec).await
+    }
+
+    /// Like [`Self::pod`], with these fields of the pod's spec in place of the usual ones.
+    pub async fn pod_with(&self, name: &str, args: &[&str], fields: Value) -> anyhow::Result<Pod> {
         let mut spec = pod_spec(args);
-        if let Some(node) = node {
-            spec["nodeName"] = json!(node);
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
         }
         let pod = json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
         self.api::<Pod>().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;

@@ -12,11 +12,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// From here on a wait is worth a line.
 const GAP: Duration = Duration::from_millis(500);
 
-/// One TCP connection that is used until it breaks or SIGTERM comes. Prints `connected`, `gap seq= ms=`
+/// One TCP connection that is used until it breaks, COUNT lines came back or SIGTERM comes. Prints `connected`, `gap seq= ms=`
 /// for each answer that took long, `break seq= error=` if the connection fails, and last
 /// `total sent= received= longest_ms= broken=`.
 pub fn stream(arguments: &Arguments) -> Result<ExitCode, String> {
     let address = arguments.operand("HOST:PORT")?;
+    let count = arguments.number("n", u64::MAX)?;
     let interval = arguments.milliseconds("interval", 20)?;
     signals::catch()?;
     let mut writer = client::connect(address, Duration::from_secs(10))?;
@@ -27,7 +28,7 @@ pub fn stream(arguments: &Arguments) -> Result<ExitCode, String> {
     say(&format!("connected local={} remote={address}", writer.local_addr().map_err(io)?));
     let (mut sent, mut received, mut longest) = (0_u64, 0_u64, Duration::ZERO);
     let mut broken = None;
-    while !signals::ended() && broken.is_none() {
+    while sent < count && !signals::ended() && broken.is_none() {
         sent += 1;
         let started = Instant::now();
         let mut line = String::new();
@@ -94,6 +95,8 @@ fn answered(socket: &UdpSocket, number: u64, timeout: Duration) -> bool {
         match socket.recv(&mut buffer) {
             Ok(length) if buffer.get(..length) == Some(number.to_string().as_bytes()) => return true,
             Ok(_) => {}
+            // SIGTERM ends the exchange, but the answer under way still counts.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return false,
         }
     }

@@ -22,8 +22,9 @@ usage: testpod COMMAND
   udp-echo [--port 7]                   send back what comes
   get URL [-n COUNT] [--interval MS] [--timeout MS]
                                         GET in connections of their own; exit code = failures, at most 125
-  stream HOST:PORT [--interval MS]      one connection to a tcp-echo: numbered lines until SIGTERM, each
-                                        checked when it comes back; exit code 1 if any was lost
+  stream HOST:PORT [-n COUNT] [--interval MS]
+                                        one connection to a tcp-echo: numbered lines, each checked when it
+                                        comes back, until COUNT or SIGTERM; exit code 1 if any was lost
   udp-exchange HOST:PORT [-n COUNT] [--interval MS] [--timeout MS]
                                         numbered datagrams to a udp-echo; exit code 1 if any was lost
   resolve NAME                          print the addresses of a name

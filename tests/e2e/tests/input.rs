@@ -1,0 +1,211 @@
+//! Input that must be refused: one sentence with what is wrong and what to do, a failure, and nothing changed.
+#![cfg(feature = "cluster")]
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::ensure;
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::ConfigMap};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use tombolo_e2e::{
+    Cluster,
+    machine::{self, machines, product, text},
+};
+
+/// Calls the command line for cluster east, with helm in PATH.
+fn tombolo(arguments: &[&str]) -> anyhow::Result<Output> {
+    let machines = machines("east")?;
+    let path = format!("{}:/usr/bin:/bin", machines.layout().programs().display());
+    let mut command = Command::new(product("tombolo")?);
+    Ok(command.env("KUBECONFIG", machines.kubeconfig()).env("PATH", path).args(arguments).output()?)
+}
+
+/// Fails with one line on standard error that has all of these words, and prints nothing else.
+fn refused(output: &Output, words: &[&str]) -> anyhow::Result<()> {
+    let said = text(output);
+    ensure!(!output.status.success(), "accepted: {said}");
+    ensure!(output.stdout.is_empty() && said.trim_end().lines().count() == 1, "more than a sentence: {said}");
+    for word in words {
+        ensure!(said.contains(word), "{word:?} is not in: {said}");
+    }
+    Ok(())
+}
+
+/// What an installation would change.
+async fn versions() -> anyhow::Result<Vec<Option<String>>> {
+    let client = Cluster::attach("east").await?.client;
+    let config = Api::<ConfigMap>::namespaced(client.clone(), "tombolo-system").get("tombolo-config").await?;
+    let agents = Api::<DaemonSet>::namespaced(client, "tombolo-system").get("tombolo-node").await?;
+    Ok(vec![config.resource_version(), agents.metadata.generation.map(|g| g.to_string())])
+}
+
+#[tokio::test]
+async fn install_refuses_bad_names_ids_and_another_identity() {
+    let before = versions().await.unwrap();
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&[], &["--cluster-name", "unique in the mesh"]),
+        (&["--cluster-name", "Bad_Name"], &["Bad_Name", "lower-case"]),
+        (&["--cluster-name", "x", "--cluster-id", "0"], &["0", "1 to 4095"]),
+        (&["--cluster-name", "x", "--cluster-id", "5000"], &["5000", "1 to 4095"]),
+        (&["--cluster-name", "other", "--cluster-id", "1"], &["installed as east", "nothing was changed"]),
+        (
+            &["--cluster-name", "east", "--cluster-id", "9"],
+            &["id 9", "tombolo uninstall", "nothing was changed"],
+        ),
+        (
+            &["--cluster-name", "east", "--cluster-id", "1", "--api-server", "x"],
+            &["--api-server", "host:port"],
+        ),
+    ];
+    for (arguments, words) in cases {
+        let arguments: Vec<_> = ["install"].iter().chain(arguments).copied().collect();
+        refused(&tombolo(&arguments).unwrap(), words).unwrap();
+    }
+    assert_eq!(versions().await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn missing_helm_and_wrong_kubeconfigs_are_named() {
+    let kubeconfig = machines("east").unwrap().kubeconfig();
+    let output = Command::new(product("tombolo").unwrap())
+        .env("KUBECONFIG", kubeconfig)
+        .env("PATH", "/nonexistent")
+        .args(["install", "--cluster-name", "east", "--cluster-id", "1"])
+        .output()
+        .unwrap();
+    refused(&output, &["helm is not in PATH", "install it"]).unwrap();
+    refused(
+        &tombolo(&["status", "--kubeconfig", "/nonexistent"]).unwrap(),
+        &["/nonexistent", "--kubeconfig"],
+    )
+    .unwrap();
+    refused(&tombolo(&["status", "--context", "nowhere"]).unwrap(), &["nowhere", "get-contexts"]).unwrap();
+    refused(&tombolo(&["uninstall", "--namespace", "nowhere"]).unwrap(), &["nowhere", "--namespace"])
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_token_cut_short_is_refused_before_anything_is_stored() {
+    let token = tombolo(&["token", "create"]).unwrap();
+    assert!(token.status.success(), "{}", text(&token));
+    let token = String::from_utf8(token.stdout).unwrap();
+    let cut = &token.trim()[..token.trim().len() / 2];
+    refused(&tombolo(&["connect", cut]).unwrap(), &["cut short", "tombolo token create"]).unwrap();
+    refused(&tombolo(&["connect", "hello"]).unwrap(), &["no tombolo token", "tombolo1."]).unwrap();
+    let secrets = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(
+        Cluster::attach("east").await.unwrap().client,
+        "tombolo-system",
+    );
+    assert!(secrets.get_opt("tombolo-peer").await.unwrap().is_none());
+}
+
+#[test]
+fn daemons_name_the_unknown_field_and_the_missing_right() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bad-{}.yaml", std::process::id()));
+    std::fs::write(&file, "clusterName: east\nclusterId: 1\nnodeName: n\nlissten: x\n").unwrap();
+    let path = file.to_str().unwrap();
+    let node = Command::new(product("tombolo-node").unwrap()).args(["--config", path]).output().unwrap();
+    let daemon = Command::new(product("tombolo-clustermesh").unwrap())
+        .args(["run", "--config", path])
+        .output()
+        .unwrap();
+    std::fs::remove_file(&file).unwrap();
+    for output in [&node, &daemon] {
+        refused(output, &["lissten", "listen", path])
+            .or_else(|_| refused(output, &["lissten", path]))
+            .unwrap();
+    }
+    for program in ["tombolo-node", "tombolo-tunnel"] {
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(product(program).unwrap())
+            .env("TOMBOLO_CLUSTER_NAME", "east")
+            .env("TOMBOLO_CLUSTER_ID", "1")
+            .env("TOMBOLO_NODE_NAME", "n")
+            .output()
+            .unwrap();
+        refused(&output, &["root"]).unwrap();
+    }
+}
+
+/// Calls the plugin in a node as a runtime does; its exit code and the error object that it printed.
+fn cni(variables: &[&str]) -> anyhow::Result<(bool, Value)> {
+    let machines = machines("east")?;
+    let argv: Vec<String> = std::iter::once("env")
+        .chain(variables.iter().copied())
+        .chain(["CNI_PATH=/opt/cni/bin", "/opt/cni/bin/tombolo-cni"])
+        .map(str::to_owned)
+        .collect();
+    let mut child = machines
+        .command("node-1", &argv)?
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let config = json!({
+        "cniVersion": "1.1.0", "name": "tombolo", "type": "tombolo-cni",
+        "socket": "/run/tombolo/cni.sock", "delQueue": "/var/lib/tombolo/cni-del",
+    });
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(config.to_string().as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    Ok((output.status.success(), serde_json::from_slice(&output.stdout).unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn the_plugin_refuses_bad_calls_by_the_codes_of_the_specification() {
+    let scope = Cluster::attach("east").await.unwrap().scope("cni").await.unwrap();
+    scope.pod("pod", Some("node-1"), &["pause"]).await.unwrap();
+    let call = |id: &str, netns: &str, name: &str| {
+        [
+            "CNI_COMMAND=ADD".to_owned(),
+            format!("CNI_CONTAINERID={id}"),
+            format!("CNI_NETNS={netns}"),
+            format!("CNI_IFNAME={name}"),
+            "CNI_ARGS=K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=c".to_owned(),
+        ]
+    };
+    let here = "/proc/self/ns/net";
+    let cases = [
+        (call("../x", here, "eth0"), 4, "container id \"../x\""),
+        (call("bad-input", here, "a-name-that-is-too-long"), 4, "a-name-that-is-too-long"),
+        (call("bad-input", here, "a/b"), 4, "a/b"),
+        (call("bad-input", "/run/netns/vanished", "eth0"), 8, "/run/netns/vanished"),
+    ];
+    for (variables, code, word) in cases {
+        let variables: Vec<_> = variables.iter().map(String::as_str).collect();
+        let (success, error) = cni(&variables).unwrap();
+        assert!(!success && error["code"] == code, "{variables:?}: {error}");
+        assert!(error["msg"].as_str().unwrap_or_default().contains(word), "{error}");
+    }
+    let (success, error) = cni(&["CNI_COMMAND=NONE"]).unwrap();
+    assert!(!success && error["code"] == 4, "{error}");
+    let (success, error) = cni(&taken_interface().iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    assert!(!success && error["code"] == 100, "{error}");
+    assert!(error["msg"].as_str().unwrap_or_default().contains("eth0"), "{error}");
+    // Deleting what never was is no error.
+    let del = ["CNI_COMMAND=DEL", "CNI_CONTAINERID=never-was", "CNI_IFNAME=eth0"];
+    assert!(cni(&del).unwrap().0);
+}
+
+/// An ADD for a pod of the node that has its interface already.
+fn taken_interface() -> Vec<String> {
+    let machines = machines("east").unwrap();
+    let script = ["cat", "/var/lib/tombolo/endpoints.json"];
+    let state: Value = serde_json::from_str(&machine::run(&machines, "node-1", &script).unwrap()).unwrap();
+    let endpoint = &state["endpoints"][0];
+    let text = |path: &str| endpoint.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (namespace, name, uid) = (text("/pod/namespace"), text("/pod/name"), text("/pod/uid"));
+    vec![
+        "CNI_COMMAND=ADD".to_owned(),
+        format!("CNI_CONTAINERID={}", text("/attachment/container")),
+        format!("CNI_NETNS={}", text("/netns")),
+        format!("CNI_IFNAME={}", text("/attachment/interface")),
+        format!("CNI_ARGS=K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"),
+    ]
+}

@@ -1,0 +1,175 @@
+//! A node as its users see it: no kube-proxy and no packet filter, the way to the outside, the host itself, probes.
+#![cfg(feature = "cluster")]
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::json;
+use tombolo_e2e::{
+    Cluster, IMAGE, Output, eventually,
+    machine::{self, Background, machines, processes, testpod},
+    pod_ip,
+};
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// The control plane has the underlay's segment, but neither pods nor tombolo.
+const OUTSIDE: &str = "control-plane";
+
+#[tokio::test]
+async fn no_kube_proxy_and_no_rules_of_a_packet_filter() {
+    let cluster = Cluster::attach("east").await.unwrap();
+    let pods = Api::<Pod>::all(cluster.client.clone()).list(&ListParams::default()).await.unwrap();
+    let proxy =
+        pods.iter().filter_map(|p| p.metadata.name.as_deref()).find(|name| name.contains("kube-proxy"));
+    assert_eq!(proxy, None);
+    let machines = machines("east").unwrap();
+    for node in machines.nodes() {
+        assert_eq!(processes(&machines, &node, "kube-proxy").unwrap(), [0; 0], "{node}");
+        let rules = machine::run(&machines, &node, &["nft", "list", "ruleset"]).unwrap();
+        // kubelet has a chain to see whether somebody flushes the tables, and one against strangers on loopback.
+        let chains = rules.lines().filter_map(|line| line.trim().strip_prefix("chain "));
+        let foreign: Vec<_> = chains
+            .filter(|chain| {
+                !["KUBE-KUBELET-CANARY", "KUBE-FIREWALL", "INPUT", "OUTPUT"]
+                    .iter()
+                    .any(|k| chain.starts_with(k))
+            })
+            .collect();
+        assert_eq!(foreign, [""; 0], "{node}: {rules}");
+        // Tables of the older iptables, which nft does not show.
+        let script = "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names 2>/dev/null || true";
+        let tables = machine::run(&machines, &node, &["sh", "-c", script]).unwrap();
+        assert_eq!(tables.trim(), "", "{node}");
+    }
+}
+
+#[tokio::test]
+async fn the_outside_sees_the_address_of_the_node() {
+    let cluster = Cluster::attach("east").await.unwrap();
+    let scope = cluster.scope("outside").await.unwrap();
+    scope.pod("outside-anchor", None, &["pause"]).await.unwrap();
+    let machines = machines("east").unwrap();
+    let program = testpod(&machines, "outside-anchor").unwrap();
+    let server = [program.as_str(), "http", "--port", "18080", "--name", "outside"];
+    let _server = Background::start(&machines, OUTSIDE, &server).unwrap();
+    let outside = address(&machines, OUTSIDE).unwrap();
+    for (i, node) in cluster.nodes().await.unwrap().iter().enumerate() {
+        let name = format!("client-{i}");
+        let own = address(&machines, node).unwrap();
+        let pod = pod_ip(&scope.pod(&name, Some(node), &["pause"]).await.unwrap()).unwrap();
+        let url = format!("http://{outside}:18080/");
+        let out = eventually(LIMIT, || async {
+            scope.exec(&name, &["get", &url, "-n", "3"]).await.and_then(Output::ok)
+        })
+        .await
+        .unwrap();
+        assert_eq!(out.matches(&format!("remote={own} ")).count(), 3, "not {pod} but {own}: {out}");
+    }
+}
+
+/// The IPv4 address of a machine's eth0.
+fn address(machines: &tombolo_playground::Cluster, node: &str) -> anyhow::Result<String> {
+    let line = machine::run(machines, node, &["ip", "-4", "-o", "addr", "show", "dev", "eth0"])?;
+    match line.split_whitespace().nth(3).and_then(|prefix| prefix.split_once('/')) {
+        Some((address, _)) => Ok(address.to_owned()),
+        None => bail!("{node} has no address: {line}"),
+    }
+}
+
+#[tokio::test]
+async fn the_node_itself_reaches_pods_and_services() {
+    let cluster = Cluster::attach("east").await.unwrap();
+    let nodes = cluster.nodes().await.unwrap();
+    let scope = cluster.scope("host").await.unwrap();
+    let web = scope.pod("host-web", Some(&nodes[0]), &["http", "--name", "web"]).await.unwrap();
+    let service = scope.service("host-web", &[("http", "TCP", 8080)], &[]).await.unwrap();
+    let machines = machines("east").unwrap();
+    let program = testpod(&machines, "host-web").unwrap();
+    for node in &nodes {
+        for target in [pod_ip(&web).unwrap(), service.clone()] {
+            let url = format!("http://{target}:8080/");
+            let argv = [program.as_str(), "get", &url, "-n", "3"];
+            eventually(LIMIT, || async {
+                let out = machine::run(&machines, node, &argv)?;
+                ensure!(out.contains("name=web"), "{out}");
+                Ok(())
+            })
+            .await
+            .unwrap();
+        }
+        let name = format!("host-{node}");
+        let spec = json!({"nodeName": node, "hostNetwork": true});
+        scope.pod_with(&name, &["pause"], spec).await.unwrap();
+        let url = format!("http://{service}:8080/");
+        let out = scope.exec(&name, &["get", &url, "-n", "5"]).await.unwrap().ok().unwrap();
+        assert!(out.contains("failed=0"), "{out}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_of_the_same_name_comes_back_whole() {
+    let cluster = Cluster::attach("east").await.unwrap();
+    let nodes = cluster.nodes().await.unwrap();
+    let scope = cluster.scope("again").await.unwrap();
+    let service = scope.service("web", &[("http", "TCP", 8080)], &[]).await.unwrap();
+    scope.pod("client", Some(&nodes[1]), &["pause"]).await.unwrap();
+    for life in ["first", "second", "third"] {
+        let args = ["http", "--port", "8080", "--name", life];
+        let pod = scope.pod("web", Some(&nodes[0]), &args).await.unwrap();
+        for target in [pod_ip(&pod).unwrap(), service.clone()] {
+            let url = format!("http://{target}:8080/");
+            let answered = format!("name={life} ");
+            eventually(LIMIT, || async {
+                let out = scope.exec("client", &["get", &url, "-n", "5"]).await?.ok()?;
+                ensure!(out.matches(&answered).count() == 5, "{out}");
+                Ok(())
+            })
+            .await
+            .unwrap();
+        }
+        scope.api::<Pod>().delete("web", &DeleteParams::default()).await.unwrap();
+        eventually(LIMIT, || async {
+            ensure!(scope.api::<Pod>().get_opt("web").await?.is_none(), "still there");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+    let url = format!("http://{service}:8080/");
+    let out = scope.exec("client", &["get", &url, "-n", "1", "--timeout", "700"]).await.unwrap();
+    assert!(!out.success, "{out:?}");
+}
+
+#[tokio::test]
+async fn probes_keep_a_live_pod_and_restart_a_dead_one() {
+    let scope = Cluster::attach("east").await.unwrap().scope("probes").await.unwrap();
+    let probed = |port: u16| {
+        json!({"containers": [{
+            "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "args": ["http", "--port", "8080"],
+            "livenessProbe": {
+                "httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 1, "failureThreshold": 2,
+            },
+        }]})
+    };
+    scope.pod_with("live", &[], probed(8080)).await.unwrap();
+    scope.pod_with("dead", &[], probed(8081)).await.unwrap();
+    let restarts = async |name: &str| -> anyhow::Result<i32> {
+        let status = scope.api::<Pod>().get(name).await?.status.unwrap_or_default();
+        Ok(status.container_statuses.unwrap_or_default().first().map_or(0, |c| c.restart_count))
+    };
+    eventually(LIMIT, || async {
+        ensure!(restarts("dead").await? > 0, "not restarted");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(restarts("live").await.unwrap(), 0);
+    let out = scope.exec("live", &["get", "http://127.0.0.1:8080/"]).await.unwrap();
+    assert!(out.success, "{out:?}");
+    assert!(scope.logs("live").await.unwrap().contains("listening port=8080"));
+}

@@ -1,0 +1,118 @@
+//! What an installation leaves on the nodes after it is removed: nothing. Takes tombolo off cluster east for a while.
+#![cfg(feature = "uninstall")]
+
+use std::{collections::BTreeSet, process::Command, time::Duration};
+
+use anyhow::{Context, ensure};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Pod},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use tombolo_e2e::{
+    Cluster, Output, eventually,
+    machine::{self, machines, processes, product, text},
+    pod_ip,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const PROGRAMS: [&str; 4] = ["tombolo-node", "tombolo-tunnel", "tombolo-clustermesh", "tombolo-cni"];
+
+/// What is on a node, a line each. Programs of the kernel are held by their pins or by processes: both are listed.
+/// Mounts and namespaces of the pods that the node has are left out.
+const SCRIPT: &str = "
+ip -o -br link | sed 's/^/link /; s/@.*//' | cut -d' ' -f1,2
+ip -4 route show table all | sed 's/^/route /'
+ip rule show | sed 's/^/rule /'
+nft list ruleset | sed 's/^/nft /'
+tc qdisc show 2>/dev/null | grep -E 'clsact|ingress' | sed 's/^/qdisc /'
+find /etc/cni/net.d /opt/cni/bin /var/lib/tombolo /run/tombolo /run/wireguard /sys/fs/bpf -mindepth 1 \
+  2>/dev/null | sed 's/^/file /'
+awk '{print \"mount \" $5}' /proc/self/mountinfo | grep -vE '/var/lib/kubelet|/run/containerd|/run/netns|/run/k3s'
+sysctl -n net.ipv4.ip_forward | sed 's/^/forward /'
+";
+
+/// Everything on each node of the cluster.
+fn traces(machines: &tombolo_playground::Cluster) -> anyhow::Result<BTreeSet<String>> {
+    let mut lines = BTreeSet::new();
+    for node in machines.nodes() {
+        let found = machine::run(machines, &node, &["sh", "-c", SCRIPT])?;
+        lines.extend(found.lines().map(|line| format!("{node}: {line}")));
+        for program in PROGRAMS {
+            let running = processes(machines, &node, program)?;
+            lines.extend(running.iter().map(|_| format!("{node}: process {program}")));
+        }
+    }
+    Ok(lines)
+}
+
+fn tombolo(machines: &tombolo_playground::Cluster, arguments: &[&str]) -> anyhow::Result<()> {
+    let path = format!("{}:/usr/bin:/bin", machines.layout().programs().display());
+    let mut command = Command::new(product("tombolo")?);
+    let output =
+        command.env("KUBECONFIG", machines.kubeconfig()).env("PATH", path).args(arguments).output()?;
+    ensure!(output.status.success(), "tombolo {arguments:?}: {}", text(&output));
+    Ok(())
+}
+
+/// Whether a line speaks of tombolo: its names, its routes (protocol 178) and its pods' devices.
+fn is_ours(line: &str) -> bool {
+    ["tombolo", "tmb", "proto 178", "wireguard"].iter().any(|word| line.contains(word))
+}
+
+#[tokio::test]
+async fn uninstall_leaves_nothing_and_install_works_again() {
+    let machines = machines("east").unwrap();
+    let cluster = Cluster::attach("east").await.unwrap();
+    let installed = traces(&machines).unwrap();
+    assert!(installed.iter().any(|line| line.contains("tombolo-wg0")), "not installed: {installed:#?}");
+    tombolo(&machines, &["uninstall"]).unwrap();
+    let before = traces(&machines).unwrap();
+    assert_eq!(before.iter().filter(|line| is_ours(line)).collect::<Vec<_>>(), [""; 0]);
+    nothing_in_the_api(&cluster).await.unwrap();
+
+    let install = ["install", "--cluster-name", "east", "--cluster-id", "1"];
+    tombolo(&machines, &install).unwrap();
+    pods_work(&cluster).await.unwrap();
+    tombolo(&machines, &["uninstall"]).unwrap();
+    let after = traces(&machines).unwrap();
+    let (new, gone): (Vec<_>, Vec<_>) =
+        (after.difference(&before).collect(), before.difference(&after).collect());
+    assert_eq!((new, gone), (vec![], vec![]), "the second life left traces, or took something with it");
+
+    tombolo(&machines, &install).unwrap();
+    pods_work(&cluster).await.unwrap();
+}
+
+async fn nothing_in_the_api(cluster: &Cluster) -> anyhow::Result<()> {
+    let client = &cluster.client;
+    let crds = Api::<CustomResourceDefinition>::all(client.clone()).list(&ListParams::default()).await?;
+    let names: Vec<_> = crds.iter().map(ResourceExt::name_any).filter(|name| is_ours(name)).collect();
+    ensure!(names.is_empty(), "definitions are left: {names:?}");
+    let namespace = Api::<Namespace>::all(client.clone()).get_opt("tombolo-system").await?;
+    ensure!(namespace.is_none(), "the namespace is left");
+    Ok(())
+}
+
+/// Pods that start now reach each other by a name. Those of before lost their network with the plugin: the cluster's
+/// DNS begins anew.
+async fn pods_work(cluster: &Cluster) -> anyhow::Result<()> {
+    let dns: Api<Pod> = Api::namespaced(cluster.client.clone(), "kube-system");
+    let params = ListParams::default().labels("k8s-app=kube-dns");
+    dns.delete_collection(&DeleteParams::default().grace_period(0), &params).await?;
+    let nodes = cluster.nodes().await?;
+    let scope = cluster.scope("anew").await?;
+    let web = scope.pod("web", Some(&nodes[0]), &["http", "--port", "8080"]).await?;
+    scope.service("web", &[("http", "TCP", 8080)], &[]).await?;
+    scope.pod("client", Some(&nodes[1]), &["pause"]).await?;
+    let name = format!("web.{}.svc.cluster.local", scope.namespace);
+    for target in [pod_ip(&web)?, name] {
+        let url = format!("http://{target}:8080/");
+        let get = || async { scope.exec("client", &["get", &url, "-n", "3"]).await.and_then(Output::ok) };
+        eventually(LIMIT, get).await.with_context(|| url.clone())?;
+    }
+    Ok(())
+}
