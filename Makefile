@@ -58,7 +58,9 @@ test-e2e: image ## The product on two real clusters; ends a playground that runs
 	$(PLAYGROUND) down
 	$(PLAYGROUND) up --cni tombolo
 	$(TOMBOLO) connect --context east --destination-context west
-	cargo test --locked -p tombolo-e2e --features cluster -- --test-threads 4
+	cargo test --locked -p tombolo-e2e --features cluster --lib --test network --test policy --test mesh --test node --test input
+	cargo test --locked -p tombolo-e2e --features cluster --test faults -- --test-threads 1
+	cargo test --locked -p tombolo-e2e --features uninstall --test uninstall
 	$(PLAYGROUND) down
 
 image: ## Static binaries in OCI images, under target/images

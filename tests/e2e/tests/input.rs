@@ -194,6 +194,7 @@ async fn the_plugin_refuses_bad_calls_by_the_codes_of_the_specification() {
 }
 
 /// An ADD for a pod of the node that has its interface already.
+#[expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 fn taken_interface() -> Vec<String> {
     let machines = machines("east").unwrap();
     let script = ["cat", "/var/lib/tombolo/endpoints.json"];
