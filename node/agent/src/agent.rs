@@ -26,7 +26,6 @@ use crate::{
     netlink::{self, Netlink},
     observe,
     pod_link::{GATEWAY_V4, GATEWAY_V6},
-    requirements,
     session::{self, SessionConfig},
     store::Store,
     sysctl,
@@ -59,7 +58,6 @@ struct Running {
 
 /// Runs the agent until `stop` completes. What it has put into the kernel stays and goes on working.
 pub async fn run(config: Config, installer: Installer, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    requirements::check()?;
     sysctl::prepare_node()?;
     installer.binary()?;
     let client = Client::try_default().await.context("no access to the API server is configured")?;

@@ -9,7 +9,7 @@ use tombolo_node::{
     agent, cleanup,
     config::{Config, Layer, LogFormat},
     install::Installer,
-    query,
+    query, requirements,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -95,6 +95,7 @@ async fn run(config: Config, clean_up: bool) -> anyhow::Result<()> {
         anyhow::ensure!(failures.is_empty(), "not everything was removed: {}", failures.join("; "));
         return Ok(());
     }
+    requirements::check()?;
     tracing::info!(config = %serde_json::to_string(&config)?, "configuration in effect");
     agent::run(config, installer, stop()?).await
 }
