@@ -55,8 +55,9 @@ impl<'a> Traffic<'a> {
             let (echo, url) = (format!("{target}:7"), format!("http://{target}:8080/"));
             if client == "service" {
                 // A service takes a moment to lead anywhere, which is no fault.
-                let get =
-                    || async { scope.exec("far", &["get", &url, "-n", "3"]).await.and_then(Output::ok) };
+                let get = || async {
+                    scope.exec_in("far", "get", &["get", &url, "-n", "3"]).await.and_then(Output::ok)
+                };
                 eventually(Duration::from_secs(20), get).await?;
             }
             let clients = [
