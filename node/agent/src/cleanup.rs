@@ -42,10 +42,11 @@ async fn remove_links_and_routes(tunnel: &str) -> Result<(), NetlinkError> {
     Ok(())
 }
 
-/// In a pod the directory is a mount point, which stays while all in it goes.
+/// In a pod the directory is a mount point in a read-only root, which stays while all in it goes.
 fn remove_dir(path: &Path) -> Result<(), String> {
+    use io::ErrorKind::{ReadOnlyFilesystem, ResourceBusy};
     match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::ResourceBusy && is_empty(path) => Ok(()),
+        Err(e) if matches!(e.kind(), ResourceBusy | ReadOnlyFilesystem) && is_empty(path) => Ok(()),
         result => gone(result, path),
     }
 }
