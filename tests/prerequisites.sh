@@ -77,6 +77,7 @@ cluster() {
   build
   has go >/dev/null || die "go is missing: install Go 1.26 or later (https://go.dev/dl), which builds Kubernetes for the playground."
   need iproute2 "network namespaces and links" has ip
+  need procps "kills processes in tests and the demo" has pkill
   need nftables "cuts links of the playground" has nft
   need util-linux "enters namespaces" has nsenter
   need tcpdump "captures what travels between clusters" has tcpdump

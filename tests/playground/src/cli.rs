@@ -12,6 +12,7 @@ use tombolo_playground::cgroup::Cgroup;
 use tombolo_playground::forwarder::{self, Impairment};
 use tombolo_playground::image::Builder;
 use tombolo_playground::layout::Layout;
+use tombolo_playground::place::Place;
 use tombolo_playground::progress::Progress;
 use tombolo_playground::{Cluster, Cni, LinkState, Playground, Spec, down, leftovers, namespace, teardown};
 
@@ -68,7 +69,8 @@ enum Verb {
     #[command(after_help = "Examples:\n  playground exec east/node-1 -- ip route\n  \
         playground exec east/control-plane -- ss -tln")]
     Exec {
-        /// The node, as CLUSTER/NODE; the control plane is CLUSTER/control-plane.
+        /// The node, as CLUSTER/NODE; the control plane is CLUSTER/control-plane, and `underlay` is the router between
+        /// the clusters.
         node: String,
         /// The command.
         #[arg(last = true, required = true)]
@@ -225,8 +227,14 @@ pub fn run(arguments: Arguments) -> Result<()> {
             Ok(())
         }
         Verb::Exec { node, command } => {
-            let (cluster, node) = resolve(&layout, &node)?;
-            Err(cluster.command(&node, &command)?.exec()).context("cannot enter the node")
+            let mut inside = if node == "underlay" {
+                Playground::attach(&layout)?;
+                Place::underlay(&layout)?.command("exec", &command)?
+            } else {
+                let (cluster, node) = resolve(&layout, &node)?;
+                cluster.command(&node, &command)?
+            };
+            Err(inside.exec()).context("cannot enter the node")
         }
         Verb::Link(link) => run_link(&Playground::attach(&layout)?, &link),
         Verb::Kill(c) => component(&layout, &c, Cluster::kill),

@@ -21,8 +21,13 @@ impl Stage {
     /// A stage for these clusters of the playground.
     pub fn new(root: PathBuf, clusters: &[&str]) -> Self {
         let bin = |dir: &str| root.join(dir).display().to_string();
-        let path =
-            [bin("target/debug"), bin("target/playground/bin"), std::env::var("PATH").unwrap_or_default()];
+        let static_binaries = format!("target/{}-unknown-linux-gnu/release", std::env::consts::ARCH);
+        let path = [
+            bin(&static_binaries),
+            bin("target/debug"),
+            bin("target/playground/bin"),
+            std::env::var("PATH").unwrap_or_default(),
+        ];
         let kubeconfigs: Vec<_> =
             clusters.iter().map(|c| bin(&format!("target/playground/{c}.kubeconfig"))).collect();
         Self { path: path.join(":"), kubeconfig: kubeconfigs.join(":"), root, step: 0 }
