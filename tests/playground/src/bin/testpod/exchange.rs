@@ -19,6 +19,7 @@ pub fn stream(arguments: &Arguments) -> Result<ExitCode, String> {
     let address = arguments.operand("HOST:PORT")?;
     let count = arguments.number("n", u64::MAX)?;
     let interval = arguments.milliseconds("interval", 20)?;
+    let prefix = arguments.text("prefix");
     signals::catch()?;
     let mut writer = client::connect(address, Duration::from_secs(10))?;
     let io = |error: std::io::Error| format!("cannot use the connection: {error}");
@@ -31,13 +32,13 @@ pub fn stream(arguments: &Arguments) -> Result<ExitCode, String> {
     while sent < count && !signals::ended() && broken.is_none() {
         sent += 1;
         let started = Instant::now();
-        let mut line = String::new();
-        let result = writeln!(writer, "{sent}").and_then(|()| reader.read_line(&mut line));
+        let (payload, mut line) = (format!("{prefix}{sent}"), String::new());
+        let result = writeln!(writer, "{payload}").and_then(|()| reader.read_line(&mut line));
         let took = started.elapsed();
         longest = longest.max(took);
         match result {
             Ok(0) => broken = Some("the other end closed the connection".to_owned()),
-            Ok(_) if line.trim_end() == sent.to_string() => received += 1,
+            Ok(_) if line.trim_end() == payload => received += 1,
             Ok(_) => broken = Some(format!("{:?} came back", line.trim_end())),
             Err(error) => broken = Some(error.to_string()),
         }
@@ -61,6 +62,7 @@ pub fn datagrams(arguments: &Arguments) -> Result<ExitCode, String> {
     let count = arguments.number("n", u64::MAX)?;
     let interval = arguments.milliseconds("interval", 20)?;
     let timeout = arguments.milliseconds("timeout", 1000)?;
+    let prefix = arguments.text("prefix");
     let address = text
         .to_socket_addrs()
         .ok()
@@ -75,7 +77,8 @@ pub fn datagrams(arguments: &Arguments) -> Result<ExitCode, String> {
     let (mut sent, mut received) = (0_u64, 0_u64);
     while sent < count && !signals::ended() {
         sent += 1;
-        if socket.send(sent.to_string().as_bytes()).is_ok() && answered(&socket, sent, timeout) {
+        let payload = format!("{prefix}{sent}");
+        if socket.send(payload.as_bytes()).is_ok() && answered(&socket, &payload, timeout) {
             received += 1;
         } else {
             say(&format!("lost seq={sent}"));
@@ -87,13 +90,13 @@ pub fn datagrams(arguments: &Arguments) -> Result<ExitCode, String> {
     Ok(ExitCode::from(u8::from(lost > 0)))
 }
 
-/// Waits for the answer with this number; late answers with others are passed over.
-fn answered(socket: &UdpSocket, number: u64, timeout: Duration) -> bool {
+/// Waits for this answer; late ones to other datagrams are passed over.
+fn answered(socket: &UdpSocket, payload: &str, timeout: Duration) -> bool {
     let started = Instant::now();
-    let mut buffer = [0; 64];
+    let mut buffer = [0; 1500];
     while started.elapsed() < timeout {
         match socket.recv(&mut buffer) {
-            Ok(length) if buffer.get(..length) == Some(number.to_string().as_bytes()) => return true,
+            Ok(length) if buffer.get(..length) == Some(payload.as_bytes()) => return true,
             Ok(_) => {}
             // SIGTERM ends the exchange, but the answer under way still counts.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -22,10 +22,10 @@ usage: testpod COMMAND
   udp-echo [--port 7]                   send back what comes
   get URL [-n COUNT] [--interval MS] [--timeout MS]
                                         GET in connections of their own; exit code = failures, at most 125
-  stream HOST:PORT [-n COUNT] [--interval MS]
+  stream HOST:PORT [-n COUNT] [--interval MS] [--prefix TEXT]
                                         one connection to a tcp-echo: numbered lines, each checked when it
                                         comes back, until COUNT or SIGTERM; exit code 1 if any was lost
-  udp-exchange HOST:PORT [-n COUNT] [--interval MS] [--timeout MS]
+  udp-exchange HOST:PORT [-n COUNT] [--interval MS] [--timeout MS] [--prefix TEXT]
                                         numbered datagrams to a udp-echo; exit code 1 if any was lost
   resolve NAME                          print the addresses of a name
 
@@ -81,6 +81,10 @@ impl Arguments {
 
     fn operand(&self, what: &str) -> Result<&str, String> {
         self.operand.as_deref().ok_or_else(|| format!("no {what} given; `testpod help` shows the usage"))
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.options.get(name).map_or("", String::as_str)
     }
 
     fn number(&self, name: &str, default: u64) -> Result<u64, String> {
