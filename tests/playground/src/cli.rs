@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
@@ -14,10 +15,14 @@ use tombolo_playground::image::Builder;
 use tombolo_playground::layout::Layout;
 use tombolo_playground::place::Place;
 use tombolo_playground::progress::Progress;
-use tombolo_playground::{Cluster, Cni, LinkState, Playground, Spec, down, leftovers, namespace, teardown};
+use tombolo_playground::{
+    Cluster, Cni, LinkState, Playground, Snapshot, Spec, down, leftovers, namespace, teardown,
+};
 
 /// The exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: i32 = 130;
+/// How long the kernel may take to let go of what ended.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Real Kubernetes clusters on this machine, in namespaces.
 ///
@@ -49,6 +54,14 @@ enum Verb {
     /// Show what runs; fails when a part does not.
     #[command(after_help = "Example:\n  playground status")]
     Status,
+    /// Print what is on this machine that a playground could leave behind.
+    #[command(after_help = "Example:\n  playground snapshot >before; playground up; playground down; \\\n  \
+        playground snapshot --since before")]
+    Snapshot {
+        /// Only what was not there when this file was written; fail if there is anything.
+        #[arg(long, value_name = "FILE")]
+        since: Option<PathBuf>,
+    },
     /// Find or build the programs of Kubernetes and print where they are.
     #[command(after_help = "Example:\n  TOMBOLO_CACHE=/var/cache/tombolo playground build --helm")]
     Build {
@@ -210,6 +223,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Verb::Up(up) => run_up(&up, &layout, progress),
         Verb::Down => run_down(&layout, progress),
         Verb::Status => status(&Playground::attach(&layout)?),
+        Verb::Snapshot { since } => snapshot(since.as_deref()),
         Verb::Build { helm } => {
             let binaries = Binaries::provide(helm, progress)?;
             binaries.all().try_for_each(|(name, path)| say(&format!("{name} {}", path.display())))
@@ -302,6 +316,25 @@ fn status(playground: &Playground) -> Result<()> {
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
+fn snapshot(since: Option<&Path>) -> Result<()> {
+    let Some(file) = since else { return say(Snapshot::take()?.to_string().trim_end()) };
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the snapshot {}", file.display()))?;
+    let before = Snapshot::parse(&text);
+    let started = Instant::now();
+    loop {
+        let left = Snapshot::take()?.since(&before);
+        if left.is_empty() {
+            return say("nothing is left");
+        }
+        // The kernel lets go of namespaces and BPF objects a moment after their last user.
+        if started.elapsed() > SETTLE {
+            bail!("came since {} was written:\n{}", file.display(), left.join("\n"));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
 fn run_link(playground: &Playground, link: &Link) -> Result<()> {
     if !link.up && !link.down && link.loss.is_none() && link.delay.is_none() && link.mtu.is_none() {
         bail!("no state given; add --up, --down, --loss, --delay or --mtu");
@@ -368,7 +401,7 @@ fn run_internal(internal: Internal) -> Result<()> {
         }
         Internal::Join { cgroup, command } => Ok(namespace::join(&Cgroup::at(cgroup), &command)?),
         Internal::Forward { device, loss_percent, delay_ms } => {
-            let delay = std::time::Duration::from_millis(delay_ms);
+            let delay = Duration::from_millis(delay_ms);
             Ok(forwarder::run(&device, Impairment { loss_percent, delay })?)
         }
     }

@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod binaries;
+pub mod bpf;
 pub mod certificates;
 pub mod cgroup;
 pub mod cluster;

@@ -1,6 +1,7 @@
 //! The end of a playground, and the proof that nothing of it is left.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +9,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::bpf;
 use crate::cgroup::{Cgroup, Hierarchy, ROOT_NAME};
 use crate::layout::Layout;
 use crate::lock::Lock;
@@ -82,14 +84,15 @@ pub fn leftovers(layout: &Layout) -> Vec<String> {
     found
 }
 
-/// Everything on the machine that a playground could leave behind.
+/// Everything on the machine that a playground could leave behind, a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     lines: BTreeSet<String>,
 }
 
 impl Snapshot {
-    /// Looks at mounts, links, routes, rules and cgroups (also those of v1) of the machine.
+    /// Looks at mounts, links, routes, rules, cgroups (also those of v1), network namespaces, BPF programs and maps of
+    /// the machine.
     pub fn take() -> Result<Self> {
         let mut lines = BTreeSet::new();
         let mounts =
@@ -110,13 +113,33 @@ impl Snapshot {
             lines.insert(format!("cgroup {}", dir.display()));
             pending.extend(directories(&dir));
         }
+        lines.extend(network_namespaces());
+        lines.extend(bpf::census().into_iter().map(|(object, count)| format!("bpf {object} x {count}")));
         Ok(Self { lines })
+    }
+
+    /// One that was written by [`fmt::Display`].
+    pub fn parse(text: &str) -> Self {
+        Self { lines: text.lines().map(str::to_owned).collect() }
     }
 
     /// What is in this snapshot and was not in `before`.
     pub fn since(&self, before: &Self) -> Vec<String> {
         self.lines.difference(&before.lines).cloned().collect()
     }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+/// Those that a process of the machine is in.
+fn network_namespaces() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let links = entries.flatten().filter_map(|entry| fs::read_link(entry.path().join("ns/net")).ok());
+    links.map(|link| format!("namespace {}", link.display())).collect()
 }
 
 /// Allows starting a process while the guard lives, unless the playground is being ended.

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use tombolo_playground::layout::Layout;
 use tombolo_playground::progress::Progress;
-use tombolo_playground::{Cluster, Cni, LinkState, Playground, Snapshot, Spec, down, images, leftovers};
+use tombolo_playground::{
+    Cluster, Cni, Error, LinkState, Playground, Snapshot, Spec, down, images, leftovers,
+};
 
 /// Ends the playground also when the test panics.
 struct Guard(Layout);
@@ -27,10 +29,12 @@ fn clusters_come_up_work_and_leave_nothing() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let layout = Layout::at(directory.path().join("playground"));
     let before = Snapshot::take().unwrap();
-    let guard = Guard(layout.clone());
-
     let spec = Spec::new(2, 2, Cni::Bridge, &[]).unwrap();
-    let playground = Playground::up(spec.clone(), &layout, Progress::start()).unwrap();
+    let up = Playground::up(spec.clone(), &layout, Progress::start());
+    // Somebody else's playground is theirs to end.
+    assert!(!matches!(up, Err(Error::Occupied(_))), "{up:?}");
+    let guard = Guard(layout.clone());
+    let playground = up.unwrap();
     a_second_up_is_quick(&spec, &layout);
     another_shape_is_refused(&layout);
     let east = playground.cluster("east").unwrap();
