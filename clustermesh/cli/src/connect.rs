@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, Client,
-    api::{DeleteParams, PostParams},
-};
+use kube::{Api, Client, api::PostParams};
 use serde_json::json;
 use tombolo_api::MeshPeer;
 
-use crate::{agents::ask_daemon, cluster::ClusterArgs, output::progress, token};
+use crate::{agents::ask_daemon, cluster::ClusterArgs, delete, output::progress, token};
 
 const PEER: &str = "mesh";
 
@@ -93,17 +90,12 @@ async fn replace_objects(client: &Client, namespace: &str, token: &str) -> anyho
 }
 
 async fn remove_objects(client: &Client, namespace: &str) -> anyhow::Result<()> {
-    let params = DeleteParams::default();
-    ignore_missing(Api::<MeshPeer>::namespaced(client.clone(), namespace).delete(PEER, &params).await)?;
-    ignore_missing(Api::<Secret>::namespaced(client.clone(), namespace).delete("tombolo-peer", &params).await)
-}
-
-fn ignore_missing<T>(result: Result<T, kube::Error>) -> anyhow::Result<()> {
-    match result {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(error).context("cannot delete what an earlier attempt left"),
-    }
+    let (peers, secrets): (Api<MeshPeer>, Api<Secret>) =
+        (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
+    let left = "cannot delete what an earlier attempt left";
+    delete::if_present(&peers, PEER).await.context(left)?;
+    delete::if_present(&secrets, "tombolo-peer").await.context(left)?;
+    Ok(())
 }
 
 /// The daemon's own words once it has joined, or why it has not.

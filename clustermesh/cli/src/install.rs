@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use k8s_openapi::{
-    api::{apps::v1::DaemonSet, core::v1::Namespace, discovery::v1::EndpointSlice},
+    api::{apps::v1::DaemonSet, discovery::v1::EndpointSlice},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -220,25 +220,6 @@ async fn wait_ready(client: &Client, namespace: &str, timeout: u64) -> anyhow::R
              `kubectl -n {namespace} logs ds/tombolo-node -c agent` show why"
         ),
     }
-}
-
-/// The namespace itself goes with the release.
-pub async fn delete_namespace(client: &Client, namespace: &str) -> anyhow::Result<()> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    match api.delete(namespace, &Default::default()).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-        Err(error) => return Err(error).context("cannot delete the namespace"),
-    }
-    for _ in 0..200 {
-        if api.get_opt(namespace).await.context("cannot read the namespace")?.is_none() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    bail!(
-        "the namespace {namespace} is still terminating: `kubectl get ns {namespace} -o yaml` shows what holds it"
-    )
 }
 
 #[cfg(test)]

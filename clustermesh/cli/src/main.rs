@@ -3,6 +3,7 @@
 mod agents;
 mod cluster;
 mod connect;
+mod delete;
 mod exec;
 mod helm;
 mod install;

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::{
     api::{
         apps::v1::DaemonSet,
-        core::v1::{ConfigMap, Pod},
+        core::v1::{ConfigMap, Namespace, Pod},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -18,9 +18,8 @@ use serde_json::json;
 
 use crate::{
     cluster::ClusterArgs,
-    exec,
+    delete, exec,
     helm::{self, Chart, RELEASE},
-    install::delete_namespace,
     output::progress,
 };
 
@@ -174,11 +173,25 @@ async fn delete_crds(client: &Client) -> anyhow::Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for manifest in Chart::crds() {
         let crd: CustomResourceDefinition = serde_yaml_ng::from_slice(manifest)?;
-        match api.delete(&crd.name_any(), &DeleteParams::default()).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot delete {}", crd.name_any())),
-        }
+        let name = crd.name_any();
+        delete::if_present(&api, &name).await.with_context(|| format!("cannot delete {name}"))?;
     }
     Ok(())
+}
+
+/// The namespace itself goes with the release.
+async fn delete_namespace(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    if !delete::if_present(&api, namespace).await.context("cannot delete the namespace")? {
+        return Ok(());
+    }
+    for _ in 0..200 {
+        if api.get_opt(namespace).await.context("cannot read the namespace")?.is_none() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    bail!(
+        "the namespace {namespace} is still terminating: `kubectl get ns {namespace} -o yaml` shows what holds it"
+    )
 }
