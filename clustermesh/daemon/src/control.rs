@@ -6,6 +6,7 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -58,6 +59,16 @@ pub enum Request {
     },
     /// Goes on without the members that do not answer.
     Recover,
+}
+
+impl Request {
+    /// How long the answer may take: what the mesh has to decide on takes its time.
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::Status | Self::Mesh | Self::ListTokens => Duration::from_secs(10),
+            _ => Duration::from_secs(60),
+        }
+    }
 }
 
 /// What is answered.
@@ -150,8 +161,13 @@ async fn carry_out(request: Request, leading: &Leading) -> Result<Response, Stri
 /// Asks the daemon that serves the socket.
 ///
 /// # Errors
-/// No daemon serves it, or the answer is not understood.
+/// No daemon serves it, it does not answer in time, or the answer is not understood.
 pub async fn ask(path: &Path, request: &Request) -> io::Result<Response> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the daemon does not answer: see its log");
+    tokio::time::timeout(request.patience(), exchange(path, request)).await.map_err(|_| late())?
+}
+
+async fn exchange(path: &Path, request: &Request) -> io::Result<Response> {
     let (read, mut write) = UnixStream::connect(path).await?.into_split();
     write.write_all(&to_line(request)?).await?;
     let mut line = String::new();

@@ -1,6 +1,6 @@
 //! Asks the running agent over its unix socket, for those who are in its container.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty};
@@ -8,8 +8,18 @@ use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+/// How long an agent may take to answer; one that is stopped keeps its socket.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The answer to a GET of `path`; an answer that is no success is an error with its text.
 pub async fn get(socket: &Path, path: &str) -> anyhow::Result<String> {
+    match tokio::time::timeout(PATIENCE, ask(socket, path)).await {
+        Ok(answer) => answer,
+        Err(_) => bail!("the agent does not answer within {} s: see its log", PATIENCE.as_secs()),
+    }
+}
+
+async fn ask(socket: &Path, path: &str) -> anyhow::Result<String> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         format!("the agent does not listen at {}: is it still starting?", socket.display())
     })?;
