@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
@@ -11,11 +12,13 @@ use tokio::task::JoinSet;
 use crate::{IMAGE, Output, Scope, eventually, pod_ip};
 
 /// A long TCP connection, a UDP exchange and requests in connections of their own, each between pods of one node, of
-/// two nodes, and of two nodes through a ClusterIP.
+/// two nodes, of two nodes through a ClusterIP, and from and to another cluster through a global service.
 pub struct Traffic<'a> {
-    scope: &'a Scope,
-    /// The address of the service in front of the server.
+    clients: Vec<Client<'a>>,
+    /// The address of the service in front of the server here.
     pub service: String,
+    /// The address here of the service whose server is in the other cluster.
+    pub remote: String,
 }
 
 /// What became of one of them.
@@ -33,70 +36,113 @@ pub struct Flow {
     pub faults: Vec<String>,
 }
 
-const CLIENTS: [&str; 3] = ["near", "far", "service"];
+impl Flow {
+    /// Whether it stays in one cluster.
+    pub fn is_local(&self) -> bool {
+        !self.name.starts_with("in/") && !self.name.starts_with("out/")
+    }
+}
+
+/// A pod with a client of each kind.
+struct Client<'a> {
+    scope: &'a Scope,
+    name: &'static str,
+    node: String,
+    target: String,
+}
+
 const KINDS: [&str; 3] = ["stream", "udp", "get"];
+const PORTS: [(&str, &str, u16); 3] = [("tcp", "TCP", 7), ("udp", "UDP", 7), ("http", "TCP", 8080)];
+const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
 const FOREVER: &str = "1000000";
+const SETTLE: Duration = Duration::from_secs(30);
 
 impl<'a> Traffic<'a> {
-    /// Starts the servers on `near`, the clients on both nodes, and lets them get going.
-    pub async fn start(scope: &'a Scope, near: &str, far: &str) -> anyhow::Result<Self> {
-        let servers = [
-            container("tcp", &["tcp-echo", "--port", "7"]),
-            container("udp", &["udp-echo", "--port", "7"]),
-            container("http", &["http", "--port", "8080"]),
-        ];
-        let server = scope.pod_with("server", &[], json!({"nodeName": near, "containers": servers})).await?;
-        let ports = [("tcp", "TCP", 7), ("udp", "UDP", 7), ("http", "TCP", 8080)];
-        let service = scope.service("server", &ports, &[]).await?;
+    /// Starts servers and clients in `here` and in the namespace of the same name in another cluster, and lets them
+    /// get going.
+    pub async fn start(here: &'a Scope, away: &'a Scope) -> anyhow::Result<Self> {
+        let (nodes, there) = (here.cluster.nodes().await?, away.cluster.nodes().await?);
+        let ([near, far, ..], [there, ..]) = (nodes.as_slice(), there.as_slice()) else {
+            anyhow::bail!("traffic needs two nodes here and one there: {nodes:?}, {there:?}");
+        };
+        let (server, _) = tokio::try_join!(serve(here, "server", near), serve(away, "remote", there))?;
         let address = pod_ip(&server)?;
-        for (client, node, target) in
-            [("near", near, &address), ("far", far, &address), ("service", far, &service)]
-        {
-            let (echo, url) = (format!("{target}:7"), format!("http://{target}:8080/"));
-            if client == "service" {
-                // A service takes a moment to lead anywhere, which is no fault.
-                let get = || async {
-                    scope.exec_in("far", "get", &["get", &url, "-n", "3"]).await.and_then(Output::ok)
-                };
-                eventually(Duration::from_secs(20), get).await?;
-            }
-            let clients = [
-                container("stream", &["stream", &echo]),
-                container("udp", &["udp-exchange", &echo]),
-                container("get", &["get", &url, "-n", FOREVER, "--interval", "50"]),
-            ];
-            let spec = json!({"nodeName": node, "containers": clients, "terminationGracePeriodSeconds": 10});
-            scope.pod_with(client, &[], spec).await?;
-        }
+        let service = here.service("server", &PORTS, &[GLOBAL]).await?;
+        let incoming = away.service("server", &PORTS, &[GLOBAL]).await?;
+        away.service("remote", &PORTS, &[GLOBAL]).await?;
+        let remote = here.service("remote", &PORTS, &[GLOBAL]).await?;
+        let client = |scope, name, node: &String, target: &String| Client {
+            scope,
+            name,
+            node: node.clone(),
+            target: target.clone(),
+        };
+        let clients = vec![
+            client(here, "near", near, &address),
+            client(here, "far", far, &address),
+            client(here, "service", far, &service),
+            client(here, "out", far, &remote),
+            client(away, "in", there, &incoming),
+        ];
+        try_join_all(clients.iter().map(Client::start)).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        Ok(Self { scope, service })
+        Ok(Self { clients, service, remote })
     }
 
     /// Ends the clients and reads what they counted.
     pub async fn finish(self) -> anyhow::Result<Vec<Flow>> {
-        let pods = self.scope.api::<Pod>();
         let mut logs = JoinSet::new();
-        for client in CLIENTS {
-            restarts(&pods.get(client).await?)?;
+        for client in &self.clients {
+            let pods = client.scope.api::<Pod>();
+            restarts(&pods.get(client.name).await?)?;
             for kind in KINDS {
-                let pods = pods.clone();
+                let (pods, name) = (pods.clone(), client.name);
                 logs.spawn(async move {
                     let params =
                         LogParams { container: Some(kind.to_owned()), follow: true, ..LogParams::default() };
-                    let text = pods.logs(client, &params).await?;
-                    flow(format!("{client}/{kind}"), &text)
+                    flow(format!("{name}/{kind}"), &pods.logs(name, &params).await?)
                 });
             }
         }
         // SIGTERM makes them print their totals, which those who follow the log still see.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        for client in CLIENTS {
-            pods.delete(client, &DeleteParams::default()).await?;
+        for client in &self.clients {
+            client.scope.api::<Pod>().delete(client.name, &DeleteParams::default()).await?;
         }
         let mut flows = logs.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         flows.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(flows)
     }
+}
+
+impl Client<'_> {
+    async fn start(&self) -> anyhow::Result<()> {
+        let (echo, url) = (format!("{}:7", self.target), format!("http://{}:8080/", self.target));
+        // A service takes a moment to lead anywhere, which is no fault.
+        let probe = format!("probe-{}", self.name);
+        self.scope.pod(&probe, Some(&self.node), &["pause"]).await?;
+        let get = || async { self.scope.exec(&probe, &["get", &url, "-n", "3"]).await.and_then(Output::ok) };
+        eventually(SETTLE, get).await.with_context(|| format!("{} reaches nothing", self.name))?;
+        let containers = [
+            container("stream", &["stream", &echo]),
+            container("udp", &["udp-exchange", &echo]),
+            container("get", &["get", &url, "-n", FOREVER, "--interval", "50"]),
+        ];
+        let spec =
+            json!({"nodeName": self.node, "containers": containers, "terminationGracePeriodSeconds": 10});
+        self.scope.pod_with(self.name, &[], spec).await?;
+        Ok(())
+    }
+}
+
+/// A pod that answers on all of [`PORTS`].
+async fn serve(scope: &Scope, name: &str, node: &str) -> anyhow::Result<Pod> {
+    let servers = [
+        container("tcp", &["tcp-echo", "--port", "7"]),
+        container("udp", &["udp-echo", "--port", "7"]),
+        container("http", &["http", "--port", "8080"]),
+    ];
+    scope.pod_with(name, &[], json!({"nodeName": node, "containers": servers})).await
 }
 
 /// A client that ended and began again has forgotten what failed.

@@ -128,13 +128,8 @@ impl Scope {
 
     /// Runs a command of the test image in a pod of one container and waits for its end.
     pub async fn exec(&self, pod: &str, args: &[&str]) -> anyhow::Result<Output> {
-        self.exec_in(pod, "main", args).await
-    }
-
-    /// The same in one of several containers.
-    pub async fn exec_in(&self, pod: &str, container: &str, args: &[&str]) -> anyhow::Result<Output> {
         let command = std::iter::once("/bin/testpod").chain(args.iter().copied());
-        let params = AttachParams::default().container(container).stdout(true).stderr(true);
+        let params = AttachParams::default().stdout(true).stderr(true);
         let mut process = self.api::<Pod>().exec(pod, command, &params).await?;
         let (mut stdout, mut stderr) = (String::new(), String::new());
         let (out, err, status) = (process.stdout(), process.stderr(), process.take_status());

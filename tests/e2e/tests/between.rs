@@ -1,76 +1,56 @@
-//! Two clusters as one mesh: global services, policy across clusters, loss of the link.
+//! Two clusters as one mesh: global services, and policies that name clusters, by packets.
 #![cfg(feature = "cluster")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use tombolo_e2e::{Cluster, Output, Scope, eventually};
+use anyhow::ensure;
+use k8s_openapi::api::{core::v1::Event, networking::v1::NetworkPolicy};
+use kube::api::{DeleteParams, PostParams};
+use serde_json::{Value, json};
+use tombolo_api::MeshNetworkPolicy;
+use tombolo_e2e::{Cluster, Output, Scope, Web, answers, command, eventually, pod_ip};
 
 const LIMIT: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(2);
+const BOTH: [&str; 2] = ["east", "west"];
 const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
-
-/// A service `web` with two pods in each of both clusters, and a pod `client` in each.
-async fn both(name: &str) -> anyhow::Result<(Scope, Scope)> {
-    let east = Cluster::attach("east").await?.named_scope(name).await?;
-    let west = Cluster::attach("west").await?.named_scope(name).await?;
-    for scope in [&east, &west] {
-        let args = ["http", "--port", "8080", "--name", &scope.cluster.name];
-        scope.deployment("web", 2, &args).await?;
-        scope.service("web", &[("http", "TCP", 8080)], &[GLOBAL]).await?;
-        scope.pod("client", None, &["pause"]).await?;
-    }
-    Ok((east, west))
-}
-
-async fn answers(scope: &Scope, n: u32) -> anyhow::Result<BTreeMap<String, usize>> {
-    let url = format!("http://web.{}.svc.cluster.local:8080/", scope.namespace);
-    let out = scope.exec("client", &["get", &url, "-n", &n.to_string()]).await?.ok()?;
-    let mut by_cluster = BTreeMap::new();
-    for body in out.lines().filter_map(|l| l.split_once("body=")).map(|(_, body)| body) {
-        let name = body.split_whitespace().find_map(|w| w.strip_prefix("name=")).unwrap_or(body).to_owned();
-        *by_cluster.entry(name).or_default() += 1;
-    }
-    Ok(by_cluster)
-}
 
 #[tokio::test]
 async fn a_global_service_is_answered_by_both_clusters() {
-    let (east, west) = both("global").await.unwrap();
+    let web = Web::start("global", &BOTH).await.unwrap();
+    web.answered_by(&BOTH).await.unwrap();
+    web.scopes[1].scale("web", 0).await.unwrap();
+    web.answered_by(&["east"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_spelling_of_cilium_makes_a_service_global() {
+    let [east, west] = scopes("spelling").await.unwrap();
+    east.deployment("web", 1, &["http", "--port", "8080", "--name", "east"]).await.unwrap();
     for scope in [&east, &west] {
-        eventually(LIMIT, || async {
-            let by_cluster = answers(scope, 40).await?;
-            anyhow::ensure!(by_cluster.len() == 2, "{by_cluster:?}");
-            Ok(())
-        })
-        .await
-        .unwrap();
+        let annotations = [("service.cilium.io/global", "true")];
+        scope.service("web", &[("http", "TCP", 8080)], &annotations).await.unwrap();
     }
-    west.scale("web", 0).await.unwrap();
-    eventually(LIMIT, || async {
-        let by_cluster = answers(&west, 40).await?;
-        anyhow::ensure!(by_cluster.keys().eq(["east"]), "{by_cluster:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    west.pod("client", None, &["pause"]).await.unwrap();
+    let by_cluster = eventually(LIMIT, || answers(&west, 10, PATIENCE)).await.unwrap();
+    assert!(by_cluster.keys().eq(["east"]), "{by_cluster:?}");
 }
 
 #[tokio::test]
 async fn a_service_that_is_not_global_stays_at_home() {
-    let west = Cluster::attach("west").await.unwrap().named_scope("homely").await.unwrap();
-    let east = Cluster::attach("east").await.unwrap().named_scope("homely").await.unwrap();
+    let [east, west] = scopes("homely").await.unwrap();
     for scope in [&east, &west] {
         scope.deployment("web", 1, &["http", "--port", "8080", "--name", &scope.cluster.name]).await.unwrap();
         scope.service("web", &[("http", "TCP", 8080)], &[]).await.unwrap();
     }
     west.pod("client", None, &["pause"]).await.unwrap();
-    let by_cluster = eventually(LIMIT, || answers(&west, 40)).await.unwrap();
+    let by_cluster = eventually(LIMIT, || answers(&west, 40, PATIENCE)).await.unwrap();
     assert!(by_cluster.keys().eq(["west"]), "{by_cluster:?}");
 }
 
 #[tokio::test]
 async fn udp_crosses_clusters() {
-    let east = Cluster::attach("east").await.unwrap().named_scope("udp").await.unwrap();
-    let west = Cluster::attach("west").await.unwrap().named_scope("udp").await.unwrap();
+    let [east, west] = scopes("udp").await.unwrap();
     east.pod("echo", None, &["udp-echo", "--port", "9000"]).await.unwrap();
     for scope in [&east, &west] {
         scope.service("echo", &[("echo", "UDP", 9000)], &[GLOBAL]).await.unwrap();
@@ -83,4 +63,107 @@ async fn udp_crosses_clusters() {
     .await
     .unwrap();
     assert!(out.contains("lost=0"), "{out}");
+}
+
+#[tokio::test]
+async fn policies_tell_clusters_apart() {
+    let [east, west] = scopes("borders").await.unwrap();
+    let server = east.pod("web", None, &["http", "--port", "8080"]).await.unwrap();
+    let url = format!("http://{}:8080/", pod_ip(&server).unwrap());
+    for scope in [&east, &west] {
+        scope.pod("client", None, &["pause"]).await.unwrap();
+        scope.pod("other", None, &["pause"]).await.unwrap();
+    }
+    reach(&url, &[(&east, "client", true), (&west, "client", true), (&west, "other", true)]).await.unwrap();
+
+    // The selector of a NetworkPolicy means pods of its own cluster.
+    let from_client = json!([{"podSelector": {"matchLabels": {"app": "client"}}}]);
+    let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"from": from_client}]});
+    let policy = serde_json::from_value(json!({"metadata": {"name": "local"}, "spec": spec})).unwrap();
+    east.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
+    let local = [(&east, "client", true), (&east, "other", false), (&west, "client", false)];
+    reach(&url, &local).await.unwrap();
+    let drops = command::succeeds("east", &["bpf", "drops", "list"]).unwrap();
+    assert!(drops.contains("policy"), "{drops}");
+
+    // One more admits the same pods of west, and only them.
+    let from_west = json!([{"podSelector": {"matchLabels": {"app": "client"}}, "clusters": ["west"]}]);
+    let web = json!({"matchLabels": {"app": "web"}});
+    let ports = json!([{"protocol": "TCP", "port": 8080}]);
+    let ingress = json!([{"from": from_west, "ports": ports}]);
+    mesh_policy(&east, "west-too", json!({"podSelector": web, "ingress": ingress})).await.unwrap();
+    reach(&url, &[(&east, "client", true), (&west, "client", true), (&west, "other", false)]).await.unwrap();
+    accepted(&east, "west-too").await.unwrap();
+
+    // Egress of west towards pods of east.
+    let to_east = json!([{"to": [{"podSelector": {"matchLabels": {"app": "other"}}, "clusters": ["east"]}]}]);
+    let client = json!({"matchLabels": {"app": "client"}});
+    let spec = json!({"podSelector": client, "policyTypes": ["Egress"], "egress": to_east});
+    mesh_policy(&west, "not-web", spec).await.unwrap();
+    reach(&url, &[(&east, "client", true), (&west, "client", false)]).await.unwrap();
+    west.api::<MeshNetworkPolicy>().delete("not-web", &DeleteParams::default()).await.unwrap();
+    reach(&url, &[(&west, "client", true)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_policy_cannot_do_yet_is_closed_and_reported() {
+    let east = Cluster::attach("east").await.unwrap().named_scope("unsupported").await.unwrap();
+    let server = east.pod("web", None, &["http", "--port", "8080"]).await.unwrap();
+    let url = format!("http://{}:8080/", pod_ip(&server).unwrap());
+    east.pod("client", None, &["pause"]).await.unwrap();
+    reach(&url, &[(&east, "client", true)]).await.unwrap();
+    let from = json!([{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]);
+    let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": from});
+    let policy = serde_json::from_value(json!({"metadata": {"name": "blocks"}, "spec": spec})).unwrap();
+    east.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
+    reach(&url, &[(&east, "client", false)]).await.unwrap();
+    eventually(LIMIT, || async {
+        let events = east.api::<Event>().list(&Default::default()).await?;
+        let about = |e: &&Event| e.involved_object.name.as_deref() == Some("blocks");
+        let note = events.iter().find(about).and_then(|e| e.message.clone()).unwrap_or_default();
+        ensure!(note.contains("ipBlock"), "no event says it: {note:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Namespaces of the same name in east and west.
+async fn scopes(name: &str) -> anyhow::Result<[Scope; 2]> {
+    let [east, west] = BOTH;
+    Ok([
+        Cluster::attach(east).await?.named_scope(name).await?,
+        Cluster::attach(west).await?.named_scope(name).await?,
+    ])
+}
+
+/// Waits until each of these pods gets an answer, or gets none, as wanted.
+async fn reach(url: &str, wanted: &[(&Scope, &str, bool)]) -> anyhow::Result<()> {
+    for (scope, client, wanted) in wanted {
+        eventually(LIMIT, || async {
+            let out = scope.exec(client, &["get", url, "-n", "1", "--timeout", "700"]).await?;
+            let cluster = &scope.cluster.name;
+            ensure!(out.success == *wanted, "{client} of {cluster}: {out:?}, wanted {wanted}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn mesh_policy(scope: &Scope, name: &str, spec: Value) -> anyhow::Result<()> {
+    let policy = MeshNetworkPolicy::new(name, serde_json::from_value(spec)?);
+    scope.api::<MeshNetworkPolicy>().create(&PostParams::default(), &policy).await?;
+    Ok(())
+}
+
+/// Waits until every part of a policy is said to be in force.
+async fn accepted(scope: &Scope, name: &str) -> anyhow::Result<()> {
+    eventually(LIMIT, || async {
+        let status = scope.api::<MeshNetworkPolicy>().get(name).await?.status.unwrap_or_default();
+        let found = status.conditions.iter().find(|c| c.type_ == "Accepted");
+        ensure!(found.is_some_and(|c| c.status == "True"), "{name}: {found:?}");
+        Ok(())
+    })
+    .await
 }

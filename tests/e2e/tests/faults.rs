@@ -25,24 +25,24 @@ use tombolo_e2e::{
 const SYSTEM: &str = "tombolo-system";
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Each fault has the cluster for itself.
+/// Each fault has the clusters for itself.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Lets `fault` happen under traffic: nothing may break or be lost. Then new pods on both nodes must connect.
+/// Lets `fault` happen in cluster east under traffic there and to and from west: nothing may break or be lost. Then new
+/// pods on both nodes must connect, in the cluster and to the other one.
 async fn survives(
     title: &str,
     fault: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let _turn = TURN.lock().await;
     let cluster = Cluster::attach("east").await?;
-    let nodes = cluster.nodes().await?;
-    let scope = cluster.scope("fault").await?;
-    let traffic = Traffic::start(&scope, &nodes[0], &nodes[1]).await?;
+    let here = cluster.scope("fault").await?;
+    let away = Cluster::attach("west").await?.named_scope(&here.namespace).await?;
+    let traffic = Traffic::start(&here, &away).await?;
     let start = Instant::now();
     fault(&cluster).await?;
     let recovered = start.elapsed();
-    let url = format!("http://{}:8080/", traffic.service);
-    newcomers(&scope, &nodes, &url).await?;
+    newcomers(&here, [&traffic.service, &traffic.remote]).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let flows = traffic.finish().await?;
     // Not by println, which the test harness would keep to itself.
@@ -59,13 +59,16 @@ async fn survives(
     Ok(())
 }
 
-/// Pods that start after the fault, on every node: they reach the service, and are reached.
-async fn newcomers(scope: &Scope, nodes: &[String], url: &str) -> anyhow::Result<()> {
-    for (i, node) in nodes.iter().enumerate() {
+/// Pods that start after the fault, on every node: they reach the services, and are reached.
+async fn newcomers(scope: &Scope, services: [&str; 2]) -> anyhow::Result<()> {
+    for (i, node) in scope.cluster.nodes().await?.iter().enumerate() {
         let name = format!("late-{i}");
         let late = scope.pod(&name, Some(node), &["http", "--port", "8080"]).await?;
+        for service in services {
+            let url = format!("http://{service}:8080/");
+            scope.exec(&name, &["get", &url, "-n", "5"]).await?.ok().context("from a new pod")?;
+        }
         let own = format!("http://{}:8080/", pod_ip(&late)?);
-        scope.exec(&name, &["get", url, "-n", "5"]).await?.ok().context("from a new pod")?;
         for other in (0..i).map(|j| format!("late-{j}")) {
             scope.exec(&other, &["get", &own, "-n", "5"]).await?.ok().context("to a new pod")?;
         }

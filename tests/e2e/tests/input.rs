@@ -4,36 +4,17 @@
 use std::{
     io::Write,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
-use anyhow::ensure;
 use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::ConfigMap};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tombolo_e2e::{
     Cluster,
-    machine::{self, machines, product, text},
+    command::{refused, succeeds, tombolo},
+    machine::{self, machines, product},
 };
-
-/// Calls the command line for cluster east, with helm in PATH.
-fn tombolo(arguments: &[&str]) -> anyhow::Result<Output> {
-    let machines = machines("east")?;
-    let path = format!("{}:/usr/bin:/bin", machines.layout().programs().display());
-    let mut command = Command::new(product("tombolo")?);
-    Ok(command.env("KUBECONFIG", machines.kubeconfig()).env("PATH", path).args(arguments).output()?)
-}
-
-/// Fails with one line on standard error that has all of these words, and prints nothing else.
-fn refused(output: &Output, words: &[&str]) -> anyhow::Result<()> {
-    let said = text(output);
-    ensure!(!output.status.success(), "accepted: {said}");
-    ensure!(output.stdout.is_empty() && said.trim_end().lines().count() == 1, "more than a sentence: {said}");
-    for word in words {
-        ensure!(said.contains(word), "{word:?} is not in: {said}");
-    }
-    Ok(())
-}
 
 /// What an installation would change.
 async fn versions() -> anyhow::Result<Vec<Option<String>>> {
@@ -63,7 +44,7 @@ async fn install_refuses_bad_names_ids_and_another_identity() {
     ];
     for (arguments, words) in cases {
         let arguments: Vec<_> = ["install"].iter().chain(arguments).copied().collect();
-        refused(&tombolo(&arguments).unwrap(), words).unwrap();
+        refused(&tombolo("east", &arguments).unwrap(), words).unwrap();
     }
     assert_eq!(versions().await.unwrap(), before);
 }
@@ -79,28 +60,40 @@ async fn missing_helm_and_wrong_kubeconfigs_are_named() {
         .unwrap();
     refused(&output, &["helm is not in PATH", "install it"]).unwrap();
     refused(
-        &tombolo(&["status", "--kubeconfig", "/nonexistent"]).unwrap(),
+        &tombolo("east", &["status", "--kubeconfig", "/nonexistent"]).unwrap(),
         &["/nonexistent", "--kubeconfig"],
     )
     .unwrap();
-    refused(&tombolo(&["status", "--context", "nowhere"]).unwrap(), &["nowhere", "get-contexts"]).unwrap();
-    refused(&tombolo(&["uninstall", "--namespace", "nowhere"]).unwrap(), &["nowhere", "--namespace"])
+    refused(&tombolo("nowhere", &["status"]).unwrap(), &["nowhere", "get-contexts"]).unwrap();
+    refused(&tombolo("east", &["uninstall", "--namespace", "nowhere"]).unwrap(), &["nowhere", "--namespace"])
         .unwrap();
 }
 
 #[tokio::test]
 async fn a_token_cut_short_is_refused_before_anything_is_stored() {
-    let token = tombolo(&["token", "create"]).unwrap();
-    assert!(token.status.success(), "{}", text(&token));
-    let token = String::from_utf8(token.stdout).unwrap();
-    let cut = &token.trim()[..token.trim().len() / 2];
-    refused(&tombolo(&["connect", cut]).unwrap(), &["cut short", "tombolo token create"]).unwrap();
-    refused(&tombolo(&["connect", "hello"]).unwrap(), &["no tombolo token", "tombolo1."]).unwrap();
+    let token = succeeds("east", &["token", "create"]).unwrap();
+    let cut = &token[..token.len() / 2];
+    refused(&tombolo("east", &["connect", cut]).unwrap(), &["cut short", "tombolo token create"]).unwrap();
+    refused(&tombolo("east", &["connect", "hello"]).unwrap(), &["no tombolo token", "tombolo1."]).unwrap();
     let secrets = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(
         Cluster::attach("east").await.unwrap().client,
         "tombolo-system",
     );
     assert!(secrets.get_opt("tombolo-peer").await.unwrap().is_none());
+}
+
+#[test]
+fn the_agent_names_the_kernel_that_is_too_old() {
+    // A personality of Linux: version 6.x calls itself 2.6.
+    let output = Command::new("setarch")
+        .args([std::env::consts::ARCH, "--uname-2.6"])
+        .arg(product("tombolo-node").unwrap())
+        .env("TOMBOLO_CLUSTER_NAME", "east")
+        .env("TOMBOLO_CLUSTER_ID", "1")
+        .env("TOMBOLO_NODE_NAME", "n")
+        .output()
+        .unwrap();
+    refused(&output, &["Linux 2.6.", "too old", "6.6 or later"]).unwrap();
 }
 
 #[test]

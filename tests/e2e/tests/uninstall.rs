@@ -1,7 +1,10 @@
 //! What an installation leaves on the nodes after it is removed: nothing. Takes tombolo off cluster east for a while.
-#![cfg(feature = "uninstall")]
+#![cfg(feature = "cluster")]
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::{
@@ -13,16 +16,34 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 use tombolo_e2e::{
-    Cluster, Output, eventually,
-    machine::{self, machines, processes, product, text},
+    Cluster, Output,
+    command::succeeds,
+    eventually,
+    machine::{self, machines, processes},
     pod_ip,
 };
+use tombolo_playground::{Playground, bpf, layout::Layout};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PROGRAMS: [&str; 4] = ["tombolo-node", "tombolo-tunnel", "tombolo-clustermesh", "tombolo-cni"];
 
-/// What is on a node, a line each. Programs of the kernel are held by their pins or by processes: both are listed.
-/// Mounts and namespaces of the pods that the node has are left out.
+/// What every node has in its kernel, by the names that the kernel keeps of them.
+const OBJECTS: [&str; 12] = [
+    "program pod_egress",
+    "program pod_ingress",
+    "program net_ingress",
+    "program net_egress",
+    "program mesh_ingress",
+    "program connect4",
+    "program sendmsg6",
+    "map ADDRESS",
+    "map FLOW",
+    "map IDENTITY",
+    "map POLICY",
+    "map SERVICE",
+];
+
+/// What is on a node, a line each. Mounts and namespaces of the pods that the node has are left out.
 const SCRIPT: &str = "
 ip -o -br link | sed 's/^/link /; s/@.*//' | cut -d' ' -f1,2
 ip -4 route show table all | sed 's/^/route /'
@@ -49,15 +70,6 @@ fn traces(machines: &tombolo_playground::Cluster) -> anyhow::Result<BTreeSet<Str
     Ok(lines)
 }
 
-fn tombolo(machines: &tombolo_playground::Cluster, arguments: &[&str]) -> anyhow::Result<()> {
-    let path = format!("{}:/usr/bin:/bin", machines.layout().programs().display());
-    let mut command = Command::new(product("tombolo")?);
-    let output =
-        command.env("KUBECONFIG", machines.kubeconfig()).env("PATH", path).args(arguments).output()?;
-    ensure!(output.status.success(), "tombolo {arguments:?}: {}", text(&output));
-    Ok(())
-}
-
 /// Whether a line speaks of tombolo: its names, its routes (protocol 178) and its pods' devices.
 fn is_ours(line: &str) -> bool {
     ["tombolo", "tmb", "proto 178", "wireguard"].iter().any(|word| line.contains(word))
@@ -69,22 +81,45 @@ async fn uninstall_leaves_nothing_and_install_works_again() {
     let cluster = Cluster::attach("east").await.unwrap();
     let installed = traces(&machines).unwrap();
     assert!(installed.iter().any(|line| line.contains("tombolo-wg0")), "not installed: {installed:#?}");
-    tombolo(&machines, &["uninstall"]).unwrap();
+    let objects = bpf::census();
+    succeeds("east", &["uninstall"]).unwrap();
     let before = traces(&machines).unwrap();
     assert_eq!(before.iter().filter(|line| is_ours(line)).collect::<Vec<_>>(), [""; 0]);
+    only_other_clusters_have_objects(&objects).await.unwrap();
     nothing_in_the_api(&cluster).await.unwrap();
 
     let install = ["install", "--cluster-name", "east", "--cluster-id", "1"];
-    tombolo(&machines, &install).unwrap();
+    succeeds("east", &install).unwrap();
     pods_work(&cluster).await.unwrap();
-    tombolo(&machines, &["uninstall"]).unwrap();
+    succeeds("east", &["uninstall"]).unwrap();
+    only_other_clusters_have_objects(&objects).await.unwrap();
     let after = traces(&machines).unwrap();
     let (new, gone): (Vec<_>, Vec<_>) =
         (after.difference(&before).collect(), before.difference(&after).collect());
     assert_eq!((new, gone), (vec![], vec![]), "the second life left traces, or took something with it");
 
-    tombolo(&machines, &install).unwrap();
+    succeeds("east", &install).unwrap();
     pods_work(&cluster).await.unwrap();
+}
+
+/// The kernel is the machine's, and every node of it has the same programs and maps: those of this cluster's nodes must
+/// be gone from what there was, and no others.
+async fn only_other_clusters_have_objects(installed: &BTreeMap<String, usize>) -> anyhow::Result<()> {
+    let clusters = Playground::attach(&Layout::from_environment())?.clusters();
+    let nodes: usize = clusters.iter().map(|cluster| cluster.nodes().len()).sum();
+    let others: usize =
+        clusters.iter().filter(|c| c.name() != "east").map(|cluster| cluster.nodes().len()).sum();
+    for object in OBJECTS {
+        let before = installed.get(object).copied().unwrap_or(0);
+        ensure!(before > 0 && before % nodes == 0, "{before} of {object} on {nodes} nodes");
+        eventually(LIMIT, || async {
+            let now = bpf::census().get(object).copied().unwrap_or(0);
+            ensure!(now == before / nodes * others, "{now} of {before} {object} are left");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn nothing_in_the_api(cluster: &Cluster) -> anyhow::Result<()> {

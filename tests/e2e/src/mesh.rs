@@ -1,0 +1,61 @@
+//! One service over several clusters, and who answers it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::ensure;
+
+use crate::{Cluster, Scope, eventually};
+
+const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A global service `web` of the same namespace in several clusters, with pods that say in which cluster they are, and
+/// a pod `client` in each.
+pub struct Web {
+    /// The namespace of each cluster, in the order they were named.
+    pub scopes: Vec<Scope>,
+}
+
+impl Web {
+    /// Makes it with two pods in each of these clusters.
+    pub async fn start(namespace: &str, clusters: &[&str]) -> anyhow::Result<Self> {
+        let mut scopes = Vec::new();
+        for cluster in clusters {
+            let scope = Cluster::attach(cluster).await?.named_scope(namespace).await?;
+            let args = ["http", "--port", "8080", "--name", cluster];
+            scope.deployment("web", 2, &args).await?;
+            scope.service("web", &[("http", "TCP", 8080)], &[GLOBAL]).await?;
+            scope.pod("client", None, &["pause"]).await?;
+            scopes.push(scope);
+        }
+        Ok(Self { scopes })
+    }
+
+    /// Waits until the client of every cluster is answered by exactly these clusters.
+    pub async fn answered_by(&self, clusters: &[&str]) -> anyhow::Result<()> {
+        for scope in &self.scopes {
+            eventually(LIMIT, || async {
+                let by_cluster = answers(scope, 40, Duration::from_secs(2)).await?;
+                let all = clusters.iter().all(|name| by_cluster.contains_key(*name));
+                ensure!(all && by_cluster.len() == clusters.len(), "{}: {by_cluster:?}", scope.cluster.name);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks the service `web` so many times from the pod `client`, each time with this patience: how often each name
+/// answered. A single failure is an error.
+pub async fn answers(scope: &Scope, n: u32, timeout: Duration) -> anyhow::Result<BTreeMap<String, usize>> {
+    let url = format!("http://web.{}.svc.cluster.local:8080/", scope.namespace);
+    let (n, timeout) = (n.to_string(), timeout.as_millis().to_string());
+    let out = scope.exec("client", &["get", &url, "-n", &n, "--timeout", &timeout]).await?.ok()?;
+    let mut by_name = BTreeMap::new();
+    for body in out.lines().filter_map(|line| line.split_once("body=")).map(|(_, body)| body) {
+        let name = body.split_whitespace().find_map(|w| w.strip_prefix("name=")).unwrap_or(body).to_owned();
+        *by_name.entry(name).or_default() += 1;
+    }
+    Ok(by_name)
+}

@@ -1,0 +1,96 @@
+//! What users see: status, lists, metrics and reasons of drops tell what is so. Kills an agent of cluster east.
+#![cfg(feature = "cluster")]
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tombolo_e2e::{
+    Cluster,
+    command::{succeeds, tombolo},
+    eventually,
+    machine::{self, machines, processes, signal, text},
+    pod_ip,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What is shown of a node fails while its agent is dead.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+#[tokio::test]
+async fn lists_and_metrics_show_pods_services_and_drops() {
+    let _turn = TURN.lock().await;
+    let cluster = Cluster::attach("east").await.unwrap();
+    let nodes = cluster.nodes().await.unwrap();
+    let scope = cluster.scope("seeing").await.unwrap();
+    let web = scope.pod("web", Some(&nodes[0]), &["http", "--port", "8080"]).await.unwrap();
+    let address = pod_ip(&web).unwrap();
+    let service = scope.service("web", &[("http", "TCP", 8080)], &[]).await.unwrap();
+    scope.pod("client", Some(&nodes[0]), &["pause"]).await.unwrap();
+
+    let namespace = &scope.namespace;
+    let line = |list: &str, words: &[&str]| {
+        let line = list.lines().find(|line| words.iter().all(|word| line.contains(word)));
+        line.with_context(|| format!("no line with {words:?} in:\n{list}")).map(str::to_owned)
+    };
+    eventually(LIMIT, || async {
+        let list = succeeds("east", &["service", "list"])?;
+        line(&list, &[namespace, &format!("{service}:8080/TCP"), "1 in cluster 1"])
+    })
+    .await
+    .unwrap();
+    let endpoints = succeeds("east", &["endpoint", "list"]).unwrap();
+    let endpoint = line(&endpoints, &[&nodes[0], namespace, "web", &address]).unwrap();
+    let identity = endpoint.split_whitespace().nth(4).unwrap();
+    line(&succeeds("east", &["identity", "list"]).unwrap(), &[identity, "app=web"]).unwrap();
+    let bpf = |map: &str| succeeds("east", &["bpf", map, "list"]).unwrap();
+    line(&bpf("endpoint"), &[&nodes[0], &address, identity]).unwrap();
+    line(&bpf("address"), &[&nodes[1], &address, identity]).unwrap();
+    line(&bpf("service"), &[&nodes[1], &format!("{service}:8080"), "backends=1"]).unwrap();
+
+    let dropped = || metric(&nodes[0], "tombolo_dropped_packets_total{reason=\"policy");
+    let before = dropped().unwrap();
+    let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]});
+    let policy = serde_json::from_value(json!({"metadata": {"name": "deny"}, "spec": spec})).unwrap();
+    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
+    let url = format!("http://{address}:8080/");
+    eventually(LIMIT, || async {
+        let out = scope.exec("client", &["get", &url, "--timeout", "700"]).await?;
+        ensure!(!out.success, "not stopped");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert!(dropped().unwrap() > before, "the drop was not counted");
+    line(&bpf("drops"), &[&nodes[0], "policy"]).unwrap();
+}
+
+#[tokio::test]
+async fn status_says_which_part_does_not_work() {
+    let _turn = TURN.lock().await;
+    succeeds("east", &["status", "--wait"]).unwrap();
+    let machines = machines("east").unwrap();
+    let agents = processes(&machines, "node-2", "tombolo-node").unwrap();
+    signal(&agents, "STOP").unwrap();
+    let frozen = tokio::task::spawn_blocking(|| tombolo("east", &["status"])).await.unwrap();
+    signal(&agents, "KILL").unwrap();
+    let frozen = frozen.unwrap();
+    assert!(!frozen.status.success() && text(&frozen).contains("node-2"), "{}", text(&frozen));
+    let well = succeeds("east", &["status", "--wait", "--timeout", "60"]).unwrap();
+    assert!(well.contains("2 of 2 ready") && well.contains("2 of 2 replicas ready"), "{well}");
+    let json: Value = serde_json::from_str(&succeeds("east", &["status", "-o", "json"]).unwrap()).unwrap();
+    assert_eq!(json["problems"], json!([]), "{json}");
+}
+
+/// The sum of a metric of a node's agent over the lines that begin so.
+fn metric(node: &str, prefix: &str) -> anyhow::Result<f64> {
+    let script = "exec 3<>/dev/tcp/127.0.0.1/9964; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+    let text = machine::run(&machines("east")?, node, &["bash", "-c", script])?;
+    ensure!(text.contains("tombolo_endpoints "), "no metrics: {text}");
+    let values = text.lines().filter(|line| line.starts_with(prefix));
+    Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}

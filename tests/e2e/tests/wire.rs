@@ -1,0 +1,113 @@
+//! What is seen on the wire between two clusters: WireGuard and QUIC, and never what pods say.
+#![cfg(feature = "cluster")]
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use tombolo_e2e::{Cluster, Output, eventually, machine, pod_ip};
+use tombolo_playground::{layout::Layout, place::Place};
+
+const MARKER: &str = "tombolo-marker-2f91c4";
+const LIMIT: Duration = Duration::from_secs(30);
+/// Nodes and pods of the two clusters.
+const CROSSING: &str = "(net 10.10.0.0/24 or net 10.100.0.0/16) and (net 10.11.0.0/24 or net 10.101.0.0/16)";
+const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
+
+/// A running tcpdump and the file that it writes.
+struct Capture {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Captures on all devices of a place from now on.
+    fn start(place: &Place, name: &str, device: &str) -> anyhow::Result<Self> {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.pcap", std::process::id()));
+        let path = file.to_str().context("the path is not UTF-8")?;
+        let argv =
+            ["tcpdump", "-i", device, "-n", "-s", "0", "-U", "-Z", "root", "-w", path].map(str::to_owned);
+        let mut child = place.command("exec", &argv)?.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut said = BufReader::new(child.stderr.take().context("no standard error")?);
+        let mut line = String::new();
+        while !line.contains("listening on") {
+            line.clear();
+            ensure!(said.read_line(&mut line)? > 0, "tcpdump ended at once");
+        }
+        // Somebody has to read on, or tcpdump could not end.
+        std::thread::spawn(move || said.lines().map_while(Result::ok).for_each(drop));
+        Ok(Self { child, file })
+    }
+
+    /// Ends tcpdump, which writes what it still has.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        machine::signal(&[i32::try_from(self.child.id())?], "INT")?;
+        ensure!(self.child.wait()?.success(), "tcpdump failed");
+        Ok(())
+    }
+
+    /// How many packets match a filter.
+    fn count(&self, filter: &str) -> anyhow::Result<usize> {
+        let output = Command::new("tcpdump").arg("-n").arg("-r").arg(&self.file).arg(filter).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(output.stdout.iter().filter(|&&byte| byte == b'\n').count())
+    }
+
+    /// Whether the bytes of the marker are in a packet.
+    fn has_marker(&self) -> anyhow::Result<bool> {
+        let bytes = std::fs::read(&self.file)?;
+        Ok(bytes.windows(MARKER.len()).any(|window| window == MARKER.as_bytes()))
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+#[tokio::test]
+async fn between_clusters_there_is_only_ciphertext() {
+    let east = Cluster::attach("east").await.unwrap().named_scope("wire").await.unwrap();
+    let west = Cluster::attach("west").await.unwrap().named_scope("wire").await.unwrap();
+    let args = ["http", "--port", "8080", "--name", MARKER];
+    let server = east.pod("web", None, &args).await.unwrap();
+    let echo = east.pod("echo", None, &["udp-echo", "--port", "9000"]).await.unwrap();
+    for scope in [&east, &west] {
+        scope.service("web", &[("http", "TCP", 8080)], &[GLOBAL]).await.unwrap();
+    }
+    west.pod("client", Some("node-1"), &["pause"]).await.unwrap();
+    let service = "http://web.wire.svc.cluster.local:8080/".to_owned();
+    eventually(LIMIT, || async { west.exec("client", &["get", &service]).await.and_then(Output::ok) })
+        .await
+        .unwrap();
+
+    let layout = Layout::from_environment();
+    let mut wire = Capture::start(&Place::underlay(&layout).unwrap(), "wire", "any").unwrap();
+    let node = machine::machines("west").unwrap().place("node-1").unwrap();
+    let mut inside = Capture::start(&node, "inside", "tombolo-wg0").unwrap();
+    for target in [service, format!("http://{}:8080/", pod_ip(&server).unwrap())] {
+        let url = format!("{target}{MARKER}");
+        let out = west.exec("client", &["get", &url, "-n", "20"]).await.unwrap().ok().unwrap();
+        assert_eq!(out.matches(MARKER).count(), 20, "{out}");
+    }
+    let target = format!("{}:9000", pod_ip(&echo).unwrap());
+    let exchange = ["udp-exchange", &target, "-n", "20", "--prefix", MARKER];
+    west.exec("client", &exchange).await.unwrap().ok().unwrap();
+    inside.finish().unwrap();
+    wire.finish().unwrap();
+
+    assert!(inside.has_marker().unwrap(), "the marker never entered the tunnel");
+    assert!(!wire.has_marker().unwrap(), "the marker was seen between the clusters");
+    let count = |filter: &str| wire.count(&format!("{CROSSING} and {filter}")).unwrap();
+    let other = count("not (udp port 51871 or udp port 4240)");
+    assert_eq!(other, 0, "packets that are neither WireGuard nor QUIC");
+    assert!(count("udp port 51871") > 80, "the requests did not go through the tunnel");
+    assert!(count("udp port 4240") > 0, "the daemons said nothing to each other");
+}
