@@ -20,6 +20,10 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST)
 BIN := target/$(HOST)/release
 PLAYGROUND := target/debug/playground
+# One selection of crates and features everywhere, so that nothing is compiled twice.
+SELECTION := --locked --workspace --features tombolo-clustermesh/privileged,tombolo-playground/privileged,tombolo-e2e/cluster
+DEV := cargo build $(SELECTION)
+TEST := cargo test $(SELECTION)
 # The command line, with the clusters of the playground as contexts and its helm.
 TOMBOLO := PATH=$(CURDIR)/target/playground/bin:$$PATH KUBECONFIG=target/playground/east.kubeconfig:target/playground/west.kubeconfig $(BIN)/tombolo
 
@@ -41,32 +45,35 @@ test: test-fast test-privileged test-e2e ## Everything: unit, property, simulati
 
 test-fast: ## Unit, property and golden tests; needs no privileges
 	@tests/prerequisites.sh build
-	cargo test --locked --workspace --lib --bins
-	cargo test --locked -p tombolo-node-core -p tombolo-tunnel-core -p tombolo-mesh-core -p tombolo-sim --tests
+	$(TEST) --lib --bins
+	$(TEST) --test golden --test netpol --test pair --test membership --test testpod
 
 test-privileged: ## BPF programs in the kernel, links, tunnels, a real API server, clusters with the bridge plugin; needs root
 	@tests/prerequisites.sh bench
-	cargo build --locked -q -p tombolo-playground -p tombolo-tunnel -p tombolo-node -p tombolo-cni
-	cargo test --locked -p tombolo-loader -p tombolo-tunnel -p tombolo-node -p tombolo-cni -p tombolo-api --tests
+	$(DEV) --bins
 	@mkdir -p target/assets
 	$(PLAYGROUND) build --helm | while read -r name path; do ln -sf "$$path" "target/assets/$$name"; done
-	KUBEBUILDER_ASSETS=$(CURDIR)/target/assets cargo test --locked -p tombolo-clustermesh --features privileged --tests
-	cargo test --locked -p tombolo-playground --features privileged --tests
+	$(TEST) --test packets --test pins --test traffic --test mesh --test tunnel --test dataplane --test peers \
+	  --test targets --test binary --test agent
+	KUBEBUILDER_ASSETS=$(CURDIR)/target/assets $(TEST) --test cluster --test join
+	$(TEST) --test clusters
 
-test-e2e: image ## The product on two real clusters; ends a playground that runs; needs root
+test-e2e: image ## The product on three real clusters; ends a playground that runs; needs root
 	@tests/prerequisites.sh cluster
 	$(PLAYGROUND) down
-	$(PLAYGROUND) up --cni tombolo
+	$(PLAYGROUND) snapshot >target/before
+	$(PLAYGROUND) up --cni tombolo --clusters 3
 	$(TOMBOLO) connect --context east --destination-context west
-	cargo test --locked -p tombolo-e2e --features cluster --lib --test network --test policy --test mesh --test node --test input
-	cargo test --locked -p tombolo-e2e --features cluster --test faults -- --test-threads 1
-	cargo test --locked -p tombolo-e2e --features uninstall --test uninstall
+	$(TEST) --test network --test policy --test between --test node --test input --test seeing --test wire
+	$(TEST) --test faults -- --test-threads 1
+	$(TEST) --test link --test joining --test uninstall
 	$(PLAYGROUND) down
+	$(PLAYGROUND) snapshot --since target/before
 
 image: ## Static binaries in OCI images, under target/images
 	@tests/prerequisites.sh build
 	$(STATIC) -p tombolo-node -p tombolo-cni -p tombolo-tunnel -p tombolo-clustermesh -p tombolo-cli
-	cargo build --locked -q -p tombolo-playground
+	$(DEV) -q --bin playground
 	@mkdir -p target/images
 	$(PLAYGROUND) image --name tombolo.io/node --tag $(VERSION) --entrypoint /usr/bin/tombolo-node \
 	  $(foreach b,tombolo-node tombolo-cni tombolo-tunnel,--file $(BIN)/$(b)=/usr/bin/$(b)) \
@@ -87,7 +94,7 @@ bench: image ## Us and a peer side by side in one run; ARGS are those of `bench`
 
 demo: image ## Two clusters become one mesh while you watch; ARGS=--exit for machines
 	@tests/prerequisites.sh cluster
-	cargo build --locked -q -p tombolo-e2e --bin demo
+	$(DEV) -q --bin demo
 	target/debug/demo $(ARGS)
 
 clean: ## Removes what was built, and ends a playground that runs
