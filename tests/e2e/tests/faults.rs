@@ -17,7 +17,7 @@ use kube::{Api, api::PostParams};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tombolo_e2e::{
-    Cluster, Scope, Traffic, eventually,
+    Cluster, Flow, Scope, Traffic, eventually,
     machine::{machines, processes, signal},
     pod_ip,
 };
@@ -28,12 +28,23 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// Each fault has the clusters for itself.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Lets `fault` happen in cluster east under traffic there and to and from west: nothing may break or be lost. Then new
-/// pods on both nodes must connect, in the cluster and to the other one.
+/// Lets `fault` happen in cluster east under traffic there and to and from west: nothing may break or be lost.
 async fn survives(
     title: &str,
     fault: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    for flow in &under_traffic(title, fault).await? {
+        ensure!(flow.sent > 50 && flow.failed == 0, "{title}: {flow:?}");
+    }
+    Ok(())
+}
+
+/// What became of the traffic. After the fault, new pods on both nodes must connect, in the cluster and to the other
+/// one.
+async fn under_traffic(
+    title: &str,
+    fault: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Flow>> {
     let _turn = TURN.lock().await;
     let cluster = Cluster::attach("east").await?;
     let here = cluster.scope("fault").await?;
@@ -53,10 +64,7 @@ async fn survives(
         let longest = flow.longest_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
         writeln!(out, "  {:<16} sent {sent:>5} failed {failed} longest wait {longest}", flow.name)?;
     }
-    for flow in &flows {
-        ensure!(flow.sent > 50 && flow.failed == 0, "{title}: {flow:?}");
-    }
-    Ok(())
+    Ok(flows)
 }
 
 /// Pods that start after the fault, on every node: they reach the services, and are reached.
@@ -118,6 +126,21 @@ async fn agents_are_killed() {
     })
     .await
     .unwrap();
+}
+
+/// Without its process the tunnel carries nothing, but no connection ends and nothing else is touched.
+#[tokio::test]
+async fn tunnels_are_killed() {
+    let flows = under_traffic("tunnels killed", async |cluster| {
+        let pids = of_all_nodes(&machines(&cluster.name)?, "tombolo-tunnel")?;
+        signal(&pids, "KILL")?;
+        restarted(cluster, "tombolo-tunnel", &pids).await
+    })
+    .await
+    .unwrap();
+    for flow in flows.iter().filter(|flow| flow.is_local() || flow.name.ends_with("/stream")) {
+        assert!(flow.sent > 50 && flow.failed == 0, "{flow:?}");
+    }
 }
 
 #[tokio::test]

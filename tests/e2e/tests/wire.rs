@@ -9,6 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Api;
 use tombolo_e2e::{Cluster, Output, eventually, machine, pod_ip};
 use tombolo_playground::{layout::Layout, place::Place};
 
@@ -17,6 +19,40 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Nodes and pods of the two clusters.
 const CROSSING: &str = "(net 10.10.0.0/24 or net 10.100.0.0/16) and (net 10.11.0.0/24 or net 10.101.0.0/16)";
 const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
+
+#[tokio::test]
+async fn wg_shows_the_tunnel_and_its_key_stays_on_the_node() {
+    let [east, west] = ["east", "west"].map(|name| machine::machines(name).unwrap());
+    for (here, there) in [(&east, &west), (&west, &east)] {
+        let shown = machine::run(here, "node-1", &["wg", "show", "tombolo-wg0"]).unwrap();
+        for node in 0..2 {
+            let endpoint = format!("endpoint: {}:51871", there.addresses().node(node));
+            assert!(shown.contains(&endpoint), "{endpoint} is not in: {shown}");
+        }
+        let range = there.addresses().pods().replace("0.0/16", "0.0/24");
+        assert!(shown.contains(&range), "{range} is no allowed address: {shown}");
+    }
+    let key = machine::run(&east, "node-1", &["wg", "show", "tombolo-wg0", "private-key"]).unwrap();
+    let mode =
+        machine::run(&east, "node-1", &["stat", "-c", "%a %u", "/var/lib/tombolo/wireguard.key"]).unwrap();
+    assert_eq!((key.trim().len(), mode.trim()), (44, "600 0"));
+    for cluster in ["east", "west"] {
+        let client = Cluster::attach(cluster).await.unwrap().client;
+        let secrets = Api::<Secret>::all(client.clone()).list(&Default::default()).await.unwrap();
+        let maps = Api::<ConfigMap>::all(client).list(&Default::default()).await.unwrap();
+        let text = serde_json::to_string(&(secrets.items, maps.items)).unwrap();
+        // Values of Secrets are shown in base64 once more.
+        let twice = machine::run(
+            &east,
+            "node-1",
+            &["sh", "-c", &format!("printf %s '{}' | base64 -w 0", key.trim())],
+        );
+        assert!(
+            !text.contains(key.trim()) && !text.contains(twice.unwrap().trim()),
+            "a key has left its node"
+        );
+    }
+}
 
 /// A running tcpdump and the file that it writes.
 struct Capture {
