@@ -189,7 +189,7 @@ fn ciphertext(stage: &mut Stage) -> anyhow::Result<()> {
          and never the word.",
     )?;
     let capture = stage.start(
-        "playground exec underlay -- timeout 6 tcpdump -i any -n -s 0 -w $PWD/target/playground/wire.pcap",
+        "playground exec underlay -- timeout --preserve-status 6 tcpdump -i any -n -s 0 -w $PWD/target/playground/wire.pcap",
     )?;
     std::thread::sleep(std::time::Duration::from_secs(1));
     stage.run(&format!(
