@@ -64,9 +64,8 @@ test-e2e: image ## The product on three real clusters; ends a playground that ru
 	$(PLAYGROUND) snapshot >target/before
 	$(PLAYGROUND) up --cni tombolo --clusters 3
 	$(TOMBOLO) connect --context east --destination-context west
-	$(TEST) --test network --test kubectl --test policy --test between --test node --test input --test seeing --test wire
-	$(TEST) --test faults -- --test-threads 1
-	$(TEST) --test link --test joining --test uninstall
+	$(TEST) --test suite network:: kubectl:: policy:: between:: node:: input::
+	$(TEST) --test suite seeing:: wire:: faults:: link:: joining:: uninstall:: -- --test-threads 1
 	$(PLAYGROUND) down
 	$(PLAYGROUND) snapshot --since target/before
 

@@ -55,7 +55,9 @@ pub async fn run(
     };
     if status.as_ref().and_then(|s| s.status.as_deref()) != Some("Success") {
         let err = err?;
-        let message = err.trim().trim_start_matches("error: ").to_owned();
+        // The user called neither the daemon nor the agent.
+        let program = command.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let message = err.trim().trim_start_matches(program).trim_start_matches(": ").to_owned();
         bail!(
             "{}",
             if message.is_empty() { format!("{} failed in pod {pod}", command.join(" ")) } else { message }

@@ -88,7 +88,7 @@ pub enum TokenError {
     Field(&'static str),
     /// Its time is over.
     #[error(
-        "the token expired {}: it ended at {} and the clock here says {}; create a new one, or set the clock",
+        "the token expired {}: it ended at {} and the clock here says {}; create a new one with `tombolo token create`, or set the clock",
         Ago(.now.saturating_sub(*.expires)), Utc(*.expires), Utc(*.now)
     )]
     Expired {
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "the token expired 2 h ago: it ended at 2026-11-21 01:02:03 UTC and the clock here says \
-             2026-11-21 03:02:03 UTC; create a new one, or set the clock"
+             2026-11-21 03:02:03 UTC; create a new one with `tombolo token create`, or set the clock"
         );
         assert_eq!(Utc(951_782_400).to_string(), "2000-02-29 00:00:00 UTC");
     }

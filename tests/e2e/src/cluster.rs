@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{
     Api, Client, Config, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
@@ -42,6 +42,14 @@ impl Cluster {
         let mut names: Vec<_> = list.iter().map(ResourceExt::name_any).collect();
         names.sort();
         Ok(names)
+    }
+
+    /// Lets the cluster's DNS begin anew: pods that ran before the network plugin was exchanged have lost their network.
+    pub async fn renew_dns(&self) -> anyhow::Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), "kube-system");
+        let dns = ListParams::default().labels("k8s-app=kube-dns");
+        pods.delete_collection(&DeleteParams::default().grace_period(0), &dns).await?;
+        Ok(())
     }
 
     /// Makes a namespace with this label value under `team`; its name begins with `prefix` and is used once.

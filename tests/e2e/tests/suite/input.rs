@@ -1,5 +1,4 @@
 //! Input that must be refused: one sentence with what is wrong and what to do, a failure, and nothing changed.
-#![cfg(feature = "cluster")]
 
 use std::{
     io::Write,

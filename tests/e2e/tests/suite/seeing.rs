@@ -1,5 +1,4 @@
 //! What users see: status, lists, metrics and reasons of drops tell what is so. Kills an agent of cluster east.
-#![cfg(feature = "cluster")]
 
 use std::time::Duration;
 
@@ -7,7 +6,6 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::PostParams;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 use tombolo_e2e::{
     Cluster,
     command::{succeeds, tombolo},
@@ -18,12 +16,8 @@ use tombolo_e2e::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is shown of a node fails while its agent is dead.
-static TURN: Mutex<()> = Mutex::const_new(());
-
 #[tokio::test]
 async fn lists_and_metrics_show_pods_services_and_drops() {
-    let _turn = TURN.lock().await;
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
     let scope = cluster.scope("seeing").await.unwrap();
@@ -71,7 +65,6 @@ async fn lists_and_metrics_show_pods_services_and_drops() {
 
 #[tokio::test]
 async fn status_says_which_part_does_not_work() {
-    let _turn = TURN.lock().await;
     succeeds("east", &["status", "--wait"]).unwrap();
     let machines = machines("east").unwrap();
     let agents = processes(&machines, "node-2", "tombolo-node").unwrap();

@@ -1,5 +1,4 @@
 //! The link between two clusters is cut and mended.
-#![cfg(feature = "cluster")]
 
 use std::{
     io::Write,

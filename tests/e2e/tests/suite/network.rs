@@ -1,5 +1,4 @@
 //! Pods, services and DNS of one cluster, by packets.
-#![cfg(feature = "cluster")]
 
 use std::{collections::BTreeSet, time::Duration};
 

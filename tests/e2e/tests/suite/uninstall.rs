@@ -1,5 +1,4 @@
 //! What an installation leaves on the nodes after it is removed: nothing. Takes tombolo off cluster east for a while.
-#![cfg(feature = "cluster")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,13 +7,9 @@ use std::{
 
 use anyhow::{Context, ensure};
 use k8s_openapi::{
-    api::core::v1::{Namespace, Pod},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams},
-};
+use kube::{Api, ResourceExt, api::ListParams};
 use tombolo_e2e::{
     Cluster, Output,
     command::succeeds,
@@ -132,12 +127,9 @@ async fn nothing_in_the_api(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pods that start now reach each other by a name. Those of before lost their network with the plugin: the cluster's
-/// DNS begins anew.
+/// Pods that start now reach each other by a name.
 async fn pods_work(cluster: &Cluster) -> anyhow::Result<()> {
-    let dns: Api<Pod> = Api::namespaced(cluster.client.clone(), "kube-system");
-    let params = ListParams::default().labels("k8s-app=kube-dns");
-    dns.delete_collection(&DeleteParams::default().grace_period(0), &params).await?;
+    cluster.renew_dns().await?;
     let nodes = cluster.nodes().await?;
     let scope = cluster.scope("anew").await?;
     let web = scope.pod("web", Some(&nodes[0]), &["http", "--port", "8080"]).await?;

@@ -1,5 +1,4 @@
 //! What runs goes on while parts of the cluster die, and what comes later works too.
-#![cfg(feature = "cluster")]
 
 use std::{
     io::Write,
@@ -15,7 +14,6 @@ use k8s_openapi::api::{
 };
 use kube::{Api, api::PostParams};
 use serde_json::json;
-use tokio::sync::Mutex;
 use tombolo_e2e::{
     Cluster, Flow, Scope, Traffic, eventually,
     machine::{machines, processes, signal},
@@ -24,9 +22,6 @@ use tombolo_e2e::{
 
 const SYSTEM: &str = "tombolo-system";
 const LIMIT: Duration = Duration::from_secs(90);
-
-/// Each fault has the clusters for itself.
-static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Lets `fault` happen in cluster east under traffic there and to and from west: nothing may break or be lost.
 async fn survives(
@@ -45,7 +40,6 @@ async fn under_traffic(
     title: &str,
     fault: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Flow>> {
-    let _turn = TURN.lock().await;
     let cluster = Cluster::attach("east").await?;
     let here = cluster.scope("fault").await?;
     let away = Cluster::attach("west").await?.named_scope(&here.namespace).await?;
@@ -211,7 +205,6 @@ impl Drop for Thaw {
 
 #[tokio::test]
 async fn policy_is_enforced_without_agents() {
-    let _turn = TURN.lock().await;
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
     let scope = cluster.scope("frozen").await.unwrap();

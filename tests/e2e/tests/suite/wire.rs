@@ -1,5 +1,4 @@
 //! What is seen on the wire between two clusters: WireGuard and QUIC, and never what pods say.
-#![cfg(feature = "cluster")]
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,5 +1,4 @@
 //! Two clusters as one mesh: global services, and policies that name clusters, by packets.
-#![cfg(feature = "cluster")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! The kubeconfig of a playground serves kubectl as any cluster's does.
-#![cfg(feature = "cluster")]
 #![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
 use std::{

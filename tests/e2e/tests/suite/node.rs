@@ -1,5 +1,4 @@
 //! A node as its users see it: no kube-proxy and no packet filter, the way to the outside, the host itself, probes.
-#![cfg(feature = "cluster")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Network policies of one cluster, by packets.
-#![cfg(feature = "cluster")]
 
 use std::time::Duration;
 
