@@ -16,7 +16,7 @@ mod policy;
 pub use cluster::{MeshCluster, MeshClusterSpec, MeshClusterStatus};
 pub use endpoint::{MeshEndpoint, MeshEndpointSpec, MeshEndpointStatus};
 pub use identity::{MeshIdentity, MeshIdentitySpec};
-pub use node::{MeshNode, MeshNodeSpec, MeshNodeStatus, MeshNodeTunnel};
+pub use node::{MeshNode, MeshNodeSpec, MeshNodeTunnel};
 pub use peer::{MeshPeer, MeshPeerSpec, MeshPeerStatus, SecretKeyRef};
 pub use policy::{
     EgressRule, IngressRule, MeshNetworkPolicy, MeshNetworkPolicySpec, MeshNetworkPolicyStatus, PolicyPeer,

@@ -1,6 +1,5 @@
 //! MeshNode: what the mesh knows of one node.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +12,11 @@ use serde::{Deserialize, Serialize};
     plural = "meshnodes",
     shortname = "mnode",
     category = "tombolo",
-    status = "MeshNodeStatus",
-    doc = "A node as the mesh sees it: addresses, pod prefixes, tunnel. Written by tombolo.",
+    derive = "PartialEq",
+    doc = "A node as the mesh sees it: addresses, pod prefixes, tunnel. Written by tombolo, and kept there so that a daemon which begins to lead knows the tunnels of nodes that have not reported yet.",
     printcolumn = r#"{"name": "Addresses", "type": "string", "jsonPath": ".spec.addresses"}"#,
     printcolumn = r#"{"name": "Pods", "type": "string", "jsonPath": ".spec.podPrefixes"}"#,
     printcolumn = r#"{"name": "Tunnel", "type": "string", "jsonPath": ".spec.tunnel.publicKey", "priority": 1}"#,
-    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -46,12 +44,4 @@ pub struct MeshNodeTunnel {
     /// The UDP port it listens on.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-}
-
-/// How the node is.
-#[derive(KubeSchema, Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct MeshNodeStatus {
-    /// `Ready`: the agent has put everything it was told into the datapath.
-    #[serde(default)]
-    pub conditions: Vec<Condition>,
 }

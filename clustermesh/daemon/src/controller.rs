@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::{
     findings::Findings,
     index::{Index, Transaction},
+    node_store::NodeStore,
     watch::{self, Input},
 };
 
@@ -59,6 +60,7 @@ pub struct Controller {
     index: Index,
     identities: Api<MeshIdentity>,
     findings: Findings,
+    nodes: NodeStore,
     output: mpsc::Sender<Output>,
     listed: BTreeSet<&'static str>,
     complete: bool,
@@ -74,6 +76,7 @@ impl Controller {
             index,
             identities: Api::all(client.clone()),
             findings: Findings::new(client.clone()),
+            nodes: NodeStore::new(client.clone()),
             output,
             listed: BTreeSet::new(),
             complete: false,
@@ -141,6 +144,7 @@ impl Controller {
             self.output.send(Output::Complete).await?;
         }
         self.findings.report(self.index.take_findings());
+        self.nodes.keep(self.index.unkept_nodes());
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! Namespace ─┐
 //! Pod ───────┼─► Labels ─► MeshIdentity ─► IdentityRecord
 //!            └─► EndpointRecord ◄── address reported by the node
-//! Node ────────► NodeRecord ◄────── tunnel key reported by the node
+//! Node ────────► NodeRecord ◄────── tunnel key reported by the node, until then that of its MeshNode
 //! EndpointSlice ─► ServiceRecord ◄─ Service
 //! NetworkPolicy, MeshNetworkPolicy ─► Policy ◄─ named ports of Pods
 //! ```
@@ -26,6 +26,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tombolo_api::MeshNodeSpec;
 use tombolo_mesh_core::replication::Change;
 use tombolo_model::{ClusterId, ClusterName, Labels, PolicyKey, Record, RecordKey, TunnelKey};
 
@@ -65,7 +66,10 @@ pub struct Index {
     wanted: BTreeSet<Labels>,
     reported: BTreeMap<ObjectName, node::Reported>,
     nodes: BTreeMap<String, node::Entry>,
-    tunnels: BTreeMap<String, TunnelKey>,
+    /// As the nodes report them.
+    tunnels: BTreeMap<String, Option<TunnelKey>>,
+    /// What the MeshNode objects say.
+    kept: BTreeMap<String, MeshNodeSpec>,
     services: BTreeMap<ObjectName, service::Entry>,
     slices: BTreeMap<ObjectName, service::Slice>,
     policies: BTreeMap<PolicyKey, policy::Entry>,
@@ -90,6 +94,7 @@ impl Index {
             reported: BTreeMap::new(),
             nodes: BTreeMap::new(),
             tunnels: BTreeMap::new(),
+            kept: BTreeMap::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             policies: BTreeMap::new(),

@@ -12,6 +12,7 @@ pub mod leader;
 pub mod member_store;
 pub mod mesh;
 pub mod mesh_peer;
+pub mod node_store;
 pub mod run;
 pub mod serve;
 pub mod status;

@@ -17,13 +17,13 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::JoinSet};
-use tombolo_api::{MeshIdentity, MeshNetworkPolicy};
+use tombolo_api::{MeshIdentity, MeshNetworkPolicy, MeshNode};
 use tracing::warn;
 
 use crate::index::{Index, Indexed};
 
 /// The kinds that are watched.
-pub const KINDS: usize = 8;
+pub const KINDS: usize = 9;
 
 /// What a watch has seen.
 pub enum Input {
@@ -43,6 +43,7 @@ pub fn spawn(client: &Client, inputs: &mpsc::Sender<Input>, tasks: &mut JoinSet<
     tasks.spawn(watch::<EndpointSlice>("EndpointSlice", Api::all(client.clone()), inputs.clone()));
     tasks.spawn(watch::<NetworkPolicy>("NetworkPolicy", Api::all(client.clone()), inputs.clone()));
     tasks.spawn(watch::<MeshNetworkPolicy>("MeshNetworkPolicy", Api::all(client.clone()), inputs.clone()));
+    tasks.spawn(watch::<MeshNode>("MeshNode", Api::all(client.clone()), inputs.clone()));
 }
 
 async fn watch<K>(kind: &'static str, api: Api<K>, inputs: mpsc::Sender<Input>)

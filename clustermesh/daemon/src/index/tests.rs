@@ -187,6 +187,37 @@ fn nodes_report_tunnels_and_addresses_of_their_own_pods_only() {
 }
 
 #[test]
+fn a_new_leader_knows_the_tunnels_that_were_kept() {
+    let tunnel = |index: &Index| {
+        index.records().find_map(|r| if let Record::Node(n) = r { Some(n.tunnel) } else { None }).unwrap()
+    };
+    let key = TunnelKey { public_key: [7; 32], port: 51871 };
+    let mut index = index();
+    index.apply(node());
+    assert!(index.unkept_nodes().is_empty(), "a node that has not reported");
+    index.report("n1", NodeFacts { tunnel: Some(key), endpoints: Vec::new() });
+    let [kept] = index.unkept_nodes().try_into().unwrap();
+    assert_eq!(kept.metadata.owner_references.as_ref().unwrap()[0].kind, "Node");
+    index.apply(kept.clone());
+    assert!(index.unkept_nodes().is_empty());
+
+    let mut next = self::index();
+    next.apply(kept.clone());
+    next.apply(node());
+    assert_eq!(tunnel(&next), Some(key));
+    assert!(next.unkept_nodes().is_empty(), "what was kept is not known to be wrong");
+    next.report("n1", NodeFacts { tunnel: None, endpoints: Vec::new() });
+    assert_eq!(tunnel(&next), None, "what a node reports counts");
+
+    let mut edited = kept;
+    edited.spec.tunnel.as_mut().unwrap().public_key = "no key".to_owned();
+    let mut other = self::index();
+    other.apply(node());
+    other.apply(edited);
+    assert_eq!(tunnel(&other), None);
+}
+
+#[test]
 fn a_fresh_list_removes_what_it_lacks() {
     let mut index = index();
     index.apply(namespace("shop"));
