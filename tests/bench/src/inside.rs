@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tombolo_playground::cgroup::Cgroup;
 
 use crate::{
-    cni,
+    cni, datapath,
     measure::{median, percentile},
 };
 
@@ -88,6 +88,12 @@ pub enum Command {
     /// Time calls of CNI plugins, in a node.
     #[command(hide = true)]
     Cni(cni::Calls),
+    /// Time the programs on packets in memory.
+    #[command(hide = true)]
+    Programs {
+        #[arg(long)]
+        rounds: usize,
+    },
 }
 
 /// Does it and prints the result.
@@ -103,6 +109,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             print(&connect(service, pod, count)?)
         }
         Command::Cni(calls) => print(&cni::time_calls(&calls)?),
+        Command::Programs { rounds } => print(&datapath::time_programs(rounds)?),
     }
 }
 

@@ -1,9 +1,10 @@
-//! Benchmarks against peers, side by side in one run, on a playground that runs.
+//! Benchmarks against peers, side by side in one run, on a playground that runs; those of the programs alone need none.
 //!
 //! Both ends, the clusters and the peers share one machine, so a ratio is the result and never a bare figure. A
 //! benchmark whose traffic did not take the path that it claims is an error and not a line of the table.
 
 mod cni;
+mod datapath;
 mod inside;
 mod measure;
 mod mesh;
@@ -26,7 +27,6 @@ use tombolo_playground::{Cluster, Playground, layout};
 
 /// What every benchmark is given.
 pub struct Context {
-    playground: Playground,
     /// Samples of each side.
     rounds: usize,
     /// Length of a sample of throughput or round trips, seconds.
@@ -34,8 +34,18 @@ pub struct Context {
 }
 
 impl Context {
+    fn clusters(&self) -> anyhow::Result<Vec<Cluster>> {
+        let playground = Playground::attach(&layout::Layout::from_environment());
+        Ok(playground.context("this benchmark needs the playground")?.clusters())
+    }
+
     fn first_cluster(&self) -> anyhow::Result<Cluster> {
-        self.playground.clusters().into_iter().next().context("the playground has no cluster")
+        self.clusters()?.into_iter().next().context("the playground has no cluster")
+    }
+
+    fn two_clusters(&self) -> anyhow::Result<[Cluster; 2]> {
+        let clusters = self.clusters()?.into_iter().take(2).collect::<Vec<_>>();
+        clusters.try_into().map_err(|_| anyhow::anyhow!("the playground has one cluster; two are needed"))
     }
 
     fn two_nodes(&self, cluster: &Cluster) -> anyhow::Result<[String; 2]> {
@@ -55,7 +65,7 @@ struct Benchmark {
     run: fn(&Context) -> anyhow::Result<Vec<measure::Result>>,
 }
 
-const BENCHMARKS: [&Benchmark; 8] = [
+const BENCHMARKS: [&Benchmark; 9] = [
     &pods::SAME_THROUGHPUT,
     &pods::SAME_RR,
     &pods::CROSS_THROUGHPUT,
@@ -64,6 +74,7 @@ const BENCHMARKS: [&Benchmark; 8] = [
     &service::CONNECT_10K,
     &cni::CALLS,
     &mesh::THROUGHPUT,
+    &datapath::PROGRAMS,
 ];
 
 /// Measures tombolo and its peers in turn on the playground that runs; needs root.
@@ -113,12 +124,7 @@ fn start() -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let context = Context {
-        playground: Playground::attach(&layout::Layout::from_environment())
-            .context("benchmarks need the playground")?,
-        rounds: arguments.rounds.into(),
-        seconds: arguments.seconds,
-    };
+    let context = Context { rounds: arguments.rounds.into(), seconds: arguments.seconds };
     let file = layout::checkout().join("target/bench/results.json");
     let (mut results, mut failed) = (Vec::new(), false);
     for benchmark in chosen {
