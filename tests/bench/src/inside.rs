@@ -22,6 +22,7 @@ use tombolo_playground::cgroup::Cgroup;
 use crate::{
     cni, datapath,
     measure::{median, percentile},
+    propagation,
 };
 
 /// Bytes of a request and of its answer.
@@ -94,6 +95,15 @@ pub enum Command {
         #[arg(long)]
         rounds: usize,
     },
+    /// Say when a backend is in the maps of this node.
+    #[command(hide = true)]
+    Backend(propagation::Wanted),
+    /// Be a part of the peer of `mesh.propagation`.
+    #[command(hide = true)]
+    Chain {
+        #[command(subcommand)]
+        hop: propagation::Hop,
+    },
 }
 
 /// Does it and prints the result.
@@ -110,6 +120,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Cni(calls) => print(&cni::time_calls(&calls)?),
         Command::Programs { rounds } => print(&datapath::time_programs(rounds)?),
+        Command::Backend(wanted) => wanted.report(),
+        Command::Chain { hop } => hop.run(),
     }
 }
 

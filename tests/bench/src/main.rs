@@ -10,6 +10,7 @@ mod measure;
 mod mesh;
 mod netns;
 mod pods;
+mod propagation;
 mod report;
 mod scope;
 mod service;
@@ -65,7 +66,7 @@ struct Benchmark {
     run: fn(&Context) -> anyhow::Result<Vec<measure::Result>>,
 }
 
-const BENCHMARKS: [&Benchmark; 9] = [
+const BENCHMARKS: [&Benchmark; 10] = [
     &pods::SAME_THROUGHPUT,
     &pods::SAME_RR,
     &pods::CROSS_THROUGHPUT,
@@ -74,6 +75,7 @@ const BENCHMARKS: [&Benchmark; 9] = [
     &service::CONNECT_10K,
     &cni::CALLS,
     &mesh::THROUGHPUT,
+    &propagation::PROPAGATION,
     &datapath::PROGRAMS,
 ];
 
