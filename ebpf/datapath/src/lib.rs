@@ -1,7 +1,7 @@
 //! Packet decisions, compiled into the BPF programs and into host tests.
 //!
 //! A program parses its packet once into [`Headers`] ([`classify`]), calls its function of [`hook`] and maps the
-//! [`Verdict`] to the kernel's. What the crate needs of the packet it asks of [`Packet`], of maps, clock and chance
+//! [`Verdict`], or the reason to drop, to the kernel's. What the crate needs of the packet it asks of [`Packet`], of maps, clock and chance
 //! of [`Tables`]. Nothing here looks at a payload or depends on a packet's length, so segmented packets pass.
 //!
 //! Functions that the verifier would otherwise see once per caller are `inline(never)`: they become BPF
@@ -26,9 +26,9 @@ mod testing;
 pub use packet::{Link, Packet};
 pub use parse::{Fragment, Headers, Transport, Tuple, classify};
 pub use tables::Tables;
-use tombolo_abi::{DropReason, EndpointValue};
+use tombolo_abi::EndpointValue;
 
-/// What is done with a packet.
+/// What is done with a packet that is not dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict<'t> {
     /// The network stack of the node goes on with it.
@@ -39,6 +39,4 @@ pub enum Verdict<'t> {
     ToUnderlay,
     /// Into the tunnel device with this index.
     ToTunnel(u32),
-    /// Thrown away.
-    Drop(DropReason),
 }

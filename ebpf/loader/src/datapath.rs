@@ -97,11 +97,6 @@ impl Datapath {
         Maps::at(&self.pin_dir)
     }
 
-    /// A loaded program by name, for test runs.
-    pub fn program(&self, name: &str) -> Option<&Program> {
-        self.objects.iter().find_map(|object| object.program(name))
-    }
-
     /// What the verifier thought of each program.
     pub fn stats(&self) -> Vec<ProgramStats> {
         let programs = self.objects.iter().flat_map(Ebpf::programs);
@@ -115,6 +110,10 @@ impl Datapath {
                 })
             })
             .collect()
+    }
+
+    pub(crate) fn program(&self, name: &str) -> Option<&Program> {
+        self.objects.iter().find_map(|object| object.program(name))
     }
 
     pub(crate) fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, LoadError> {

@@ -14,6 +14,7 @@ mod object;
 mod pins;
 mod sys;
 mod table;
+mod test_run;
 
 pub use attach::AttachError;
 pub use datapath::{Datapath, LoadError, ProgramStats};
@@ -21,3 +22,4 @@ pub use events::EventReader;
 pub use maps::{Maps, drops, metrics};
 pub use pins::{DEFAULT_PIN_DIR, PinDirError, unload};
 pub use table::{Hash, Table, TableError, Trie, TrieKey};
+pub use test_run::{TestRun, TestRunError};

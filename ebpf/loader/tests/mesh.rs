@@ -14,13 +14,14 @@ use std::{
 };
 
 use common::{
-    Namespace, Pod, config, ifindex, on_a_node, run, set_owner, set_prefix, set_service,
+    Namespace, Pod, ifindex, on_a_node, run,
     talk::{ask_tcp, ask_udp, serve_tcp, serve_udp},
 };
 use tombolo_abi::{
     AddressFlags, Bitmap, Direction, DropReason, EndpointFlags, Metric, PolicyKey, PolicyValue, identity,
     v4_mapped,
 };
+use tombolo_fixture::{config, set_owner, set_prefix, set_service};
 use tombolo_loader::{Datapath, Table, drops, metrics};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -60,10 +61,11 @@ fn side(pins: &Path, x: u8, other: u8, flags: EndpointFlags) -> Side {
     let datapath = Datapath::load(pins).unwrap();
     let index = ifindex("wg0");
     datapath.maps().set_config(&config(v4_mapped(node.octets()), index)).unwrap();
-    set_owner(&datapath, v4_mapped(node.octets()), identity::HOST, AddressFlags::HOST);
-    set_owner(&datapath, common::ip(192, 168, 7, other), identity::REMOTE_NODE, AddressFlags::TUNNEL);
-    set_owner(&datapath, common::ip(10, other, 0, 1), identity_of(other), AddressFlags::TUNNEL);
-    set_prefix(&datapath, common::ip(10, other, 0, 0), 120, identity::UNKNOWN, AddressFlags::TUNNEL);
+    set_owner(&datapath, v4_mapped(node.octets()), identity::HOST, AddressFlags::HOST).unwrap();
+    set_owner(&datapath, common::ip(192, 168, 7, other), identity::REMOTE_NODE, AddressFlags::TUNNEL)
+        .unwrap();
+    set_owner(&datapath, common::ip(10, other, 0, 1), identity_of(other), AddressFlags::TUNNEL).unwrap();
+    set_prefix(&datapath, common::ip(10, other, 0, 0), 120, identity::UNKNOWN, AddressFlags::TUNNEL).unwrap();
     datapath.attach_mesh(index).unwrap();
     let pod = Pod::new(&datapath, "tmb0", Ipv4Addr::new(10, x, 0, 1), 1, flags);
     Side { datapath, pod, tunnel }
@@ -99,7 +101,7 @@ fn clusters_reach_each_other_through_the_tunnel() {
         let (a, b) = (east.pod.address, west.pod.address);
         west.pod.namespace.within(|| serve_tcp(8080));
         west.pod.namespace.within(|| serve_udp(5353));
-        set_service(&east.datapath, 1, (v4_mapped(VIP.octets()), 80, 6), &[(west.pod.key(), 8080)]);
+        set_service(&east.datapath, 1, (v4_mapped(VIP.octets()), 80, 6), &[(west.pod.key(), 8080)]).unwrap();
 
         assert!(east.pod.namespace.within(move || ask_tcp(b, 8080, 10)).is_err(), "no rule lets it in");
         let denied = drops(&west.datapath.maps()).unwrap()[&DropReason::PolicyDenied];

@@ -4,64 +4,21 @@
 
 mod common;
 
-use aya::{
-    TestRun,
-    programs::{Program, TestRunOptions},
-};
-use common::{config, ip, on_a_node, set_owner, set_service};
+use std::path::Path;
+
+use common::{ip, on_a_node};
 use tombolo_abi::{
-    Address, AddressFlags, AddressKey, Bitmap, Direction, DropReason, EndpointFlags, EndpointValue, Metric,
-    PolicyKey, PolicyValue, identity,
+    Address, AddressKey, Bitmap, Direction, DropReason, EndpointFlags, EndpointValue, Metric, PolicyKey,
+    PolicyValue,
+};
+use tombolo_fixture::{
+    A, B, HOST_MAC, LOOPBACK, NODE, OUTSIDE, POD_MAC, REMOTE, VIP, checksum, ipv4, set_service, sum, udp, v4,
 };
 use tombolo_loader::{Datapath, Table, drops, metrics};
 
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
 const REDIRECT: i32 = 7;
-/// Test runs take place on the loopback device.
-const LOOPBACK: u32 = 1;
-
-fn v4(address: Address) -> [u8; 4] {
-    [address[12], address[13], address[14], address[15]]
-}
-
-fn sum(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).map(|p| u32::from(u16::from_be_bytes([p[0], p.get(1).copied().unwrap_or(0)]))).sum()
-}
-
-fn checksum(sum: u32) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()
-}
-
-/// An Ethernet frame with a UDP datagram of four bytes.
-fn udp(from: (Address, u16), to: (Address, u16)) -> Vec<u8> {
-    let mut datagram = Vec::new();
-    datagram.extend(from.1.to_be_bytes());
-    datagram.extend(to.1.to_be_bytes());
-    datagram.extend(12u16.to_be_bytes());
-    datagram.extend([0, 0]);
-    datagram.extend(*b"ping");
-    let pseudo = sum(&v4(from.0)) + sum(&v4(to.0)) + 17 + 12;
-    let field = checksum(pseudo + sum(&datagram));
-    datagram[6..8].copy_from_slice(&field.to_be_bytes());
-    frame(from.0, to.0, 17, &datagram)
-}
-
-fn frame(from: Address, to: Address, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut header = vec![0x45, 0];
-    header.extend(u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
-    header.extend([0, 1, 0, 0, 64, protocol, 0, 0]);
-    header.extend(v4(from));
-    header.extend(v4(to));
-    let field = checksum(sum(&header));
-    header[10..12].copy_from_slice(&field.to_be_bytes());
-    let mut frame = vec![0; 12];
-    frame.extend([8, 0]);
-    frame.extend(header);
-    frame.extend(payload);
-    frame
-}
 
 /// Whether the IPv4 header and the UDP datagram of a frame check out.
 fn is_sound(frame: &[u8]) -> bool {
@@ -77,50 +34,14 @@ fn addresses(frame: &[u8]) -> (Address, u16, Address, u16) {
 }
 
 fn test_run(datapath: &Datapath, program: &str, frame: &[u8]) -> (i32, Vec<u8>) {
-    let (verdict, bytes, _) = timed(datapath, program, frame, 1);
-    (verdict, bytes)
+    let run = datapath.test_run(program, frame, 1).expect(program);
+    (run.verdict, run.packet)
 }
 
-fn timed(datapath: &Datapath, program: &str, frame: &[u8], repeat: u32) -> (i32, Vec<u8>, u128) {
-    let mut out = vec![0; 256];
-    let Some(Program::SchedClassifier(loaded)) = datapath.program(program) else { unreachable!("{program}") };
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        data_out: Some(&mut out),
-        repeat,
-        ..TestRunOptions::default()
-    };
-    let result = loaded.test_run(options).expect(program);
-    out.truncate(result.data_size_out as usize);
-    (result.return_value.cast_signed(), out, result.duration.as_nanos())
-}
-
-const A: Address = tombolo_abi::v4_mapped([10, 1, 0, 1]);
-const B: Address = tombolo_abi::v4_mapped([10, 1, 0, 2]);
-const VIP: Address = tombolo_abi::v4_mapped([10, 96, 0, 10]);
-const NODE: Address = tombolo_abi::v4_mapped([192, 168, 0, 1]);
-const OUTSIDE: Address = tombolo_abi::v4_mapped([203, 0, 113, 9]);
-const REMOTE: Address = tombolo_abi::v4_mapped([10, 2, 0, 1]);
-
-/// A node with the pods A (whose veth is taken to be the loopback device) and B, and its own address.
-fn node(pin_dir: &std::path::Path, flags_a: EndpointFlags, flags_b: EndpointFlags) -> Datapath {
+/// A node with the pods A and B, and a tunnel device that does not exist.
+fn node(pin_dir: &Path, flags_a: EndpointFlags, flags_b: EndpointFlags) -> Datapath {
     let datapath = Datapath::load(pin_dir).unwrap();
-    datapath.maps().set_config(&config(NODE, 77)).unwrap();
-    let mut endpoints = datapath.maps().endpoint().unwrap();
-    for (address, ifindex, number, flags) in [(A, LOOPBACK, 1, flags_a), (B, 55, 2, flags_b)] {
-        let value = EndpointValue::new(
-            ifindex,
-            number,
-            (1 << 20) | (300 + number),
-            flags,
-            common::POD_MAC,
-            common::HOST_MAC,
-        );
-        endpoints.upsert(&AddressKey::new(address), &value).unwrap();
-        set_owner(&datapath, address, value.identity(), AddressFlags::NO_MASQUERADE);
-    }
-    set_owner(&datapath, NODE, identity::HOST, AddressFlags::HOST);
-    set_owner(&datapath, REMOTE, 2 << 20 | 300, AddressFlags::TUNNEL);
+    tombolo_fixture::node(&datapath, 77, flags_a, flags_b).unwrap();
     datapath
 }
 
@@ -155,7 +76,7 @@ fn a_pod_reaches_another_on_its_node() {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
         let (verdict, out) = test_run(&datapath, "pod_egress", &udp((A, 1000), (B, 2000)));
         assert_eq!(verdict, REDIRECT);
-        assert_eq!((&out[0..6], &out[6..12]), (&common::POD_MAC[..], &common::HOST_MAC[..]));
+        assert_eq!((&out[0..6], &out[6..12]), (&POD_MAC[..], &HOST_MAC[..]));
         assert_eq!(out[22], 63);
         assert!(is_sound(&out));
         assert_eq!(counted(&datapath, Metric::ToPod), 1);
@@ -213,8 +134,8 @@ fn policy_decides_and_applies_to_running_connections() {
 fn a_service_is_translated_and_its_answer_back() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
-        set_service(&datapath, 1, (VIP, 53, 17), &[(REMOTE, 5353)]);
-        set_service(&datapath, 2, (VIP, 54, 17), &[]);
+        set_service(&datapath, 1, (VIP, 53, 17), &[(REMOTE, 5353)]).unwrap();
+        set_service(&datapath, 2, (VIP, 54, 17), &[]).unwrap();
         let (verdict, out) = test_run(&datapath, "pod_egress", &udp((A, 1000), (VIP, 53)));
         assert_eq!(addresses(&out), (A, 1000, REMOTE, 5353));
         assert!(is_sound(&out));
@@ -232,7 +153,7 @@ fn a_service_is_translated_and_its_answer_back() {
 fn a_pod_reaches_itself_through_a_service() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::INGRESS_ENFORCED, EndpointFlags::NONE);
-        set_service(&datapath, 1, (VIP, 53, 17), &[(A, 5353)]);
+        set_service(&datapath, 1, (VIP, 53, 17), &[(A, 5353)]).unwrap();
         let gateway = ip(169, 254, 1, 1);
         let (verdict, out) = test_run(&datapath, "pod_egress", &udp((A, 1000), (VIP, 53)));
         assert_eq!((verdict, addresses(&out)), (REDIRECT, (gateway, 1000, A, 5353)));
@@ -266,7 +187,7 @@ fn masquerading_is_undone_for_answers_and_errors() {
         error.extend(&sent[14..42]);
         let field = checksum(sum(&error));
         error[2..4].copy_from_slice(&field.to_be_bytes());
-        let (verdict, out) = test_run(&datapath, "net_ingress", &frame(ip(198, 51, 100, 1), NODE, 1, &error));
+        let (verdict, out) = test_run(&datapath, "net_ingress", &ipv4(ip(198, 51, 100, 1), NODE, 1, &error));
         assert_eq!(verdict, REDIRECT);
         assert_eq!(&out[30..34], &v4(A));
         assert_eq!(&out[54..58], &v4(A));
@@ -297,7 +218,7 @@ fn the_tunnel_brings_only_what_belongs_into_it() {
 fn parts_of_a_datagram_follow_its_first() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
-        let mut later = frame(A, B, 17, &[0; 16]);
+        let mut later = ipv4(A, B, 17, &[0; 16]);
         later[20..22].copy_from_slice(&[0x00, 0x02]);
         assert_eq!(test_run(&datapath, "pod_egress", &later).0, DROP);
         assert_eq!(dropped(&datapath, DropReason::Fragment, Direction::Egress), 1);
@@ -337,17 +258,10 @@ fn version_6_is_no_second_copy() {
         let (a, b, vip) = (address(1), address(2), address(3));
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
         for (address, ifindex, number) in [(a, LOOPBACK, 11), (b, 55, 12)] {
-            let value = EndpointValue::new(
-                ifindex,
-                number,
-                300,
-                EndpointFlags::NONE,
-                common::POD_MAC,
-                common::HOST_MAC,
-            );
+            let value = EndpointValue::new(ifindex, number, 300, EndpointFlags::NONE, POD_MAC, HOST_MAC);
             datapath.maps().endpoint().unwrap().upsert(&AddressKey::new(address), &value).unwrap();
         }
-        set_service(&datapath, 1, (vip, 53, 17), &[(b, 5353)]);
+        set_service(&datapath, 1, (vip, 53, 17), &[(b, 5353)]).unwrap();
         let (verdict, out) = test_run(&datapath, "pod_egress", &udp_v6((a, 1000), (vip, 53)));
         let mut expected = udp_v6((a, 1000), (b, 5353));
         expected[..12].copy_from_slice(&out[..12]);
@@ -362,25 +276,5 @@ fn version_6_is_no_second_copy() {
         solicitation[20] = 58;
         solicitation[22..24].copy_from_slice(&[0xfe, 0x80]);
         assert_eq!(test_run(&datapath, "pod_egress", &solicitation).0, NEXT);
-    });
-}
-
-#[test]
-fn time_for_a_packet() {
-    on_a_node(|pins| {
-        let datapath = node(pins, EndpointFlags::EGRESS_ENFORCED, EndpointFlags::NONE);
-        let any = PolicyValue::new(Bitmap::ANY, Bitmap::EMPTY);
-        datapath.maps().policy().unwrap().upsert(&PolicyKey::any(1, Direction::Egress), &any).unwrap();
-        for (program, frame) in [
-            // With policy, a service lookup, a known connection; to the node, so that the packet stays as it is.
-            ("pod_egress", udp((A, 1000), (NODE, 2000))),
-            ("pod_ingress", udp((NODE, 1000), (A, 2000))),
-            ("net_ingress", udp((OUTSIDE, 1000), (NODE, 2000))),
-            ("net_egress", udp((NODE, 1000), (OUTSIDE, 2000))),
-            ("mesh_ingress", udp((REMOTE, 1000), (NODE, 2000))[14..].to_vec()),
-        ] {
-            let (_, _, ns) = timed(&datapath, program, &frame, 200_000);
-            println!("{program:>12}: {ns} ns");
-        }
     });
 }

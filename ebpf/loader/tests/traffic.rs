@@ -12,13 +12,14 @@ use std::{
 };
 
 use common::{
-    Cgroup, Namespace, Pod, config, ifindex, ip, on_a_node, run, set_owner, set_service,
+    Cgroup, Namespace, Pod, ifindex, ip, on_a_node, run,
     talk::{PATIENCE, ask_tcp, ask_udp, connect, ping, serve_tcp, serve_udp},
 };
 use tombolo_abi::{
     AddressFlags, Bitmap, Direction, DropReason, EndpointFlags, Metric, PolicyKey, PolicyValue, identity,
     v4_mapped,
 };
+use tombolo_fixture::{config, set_owner, set_service};
 use tombolo_loader::{Datapath, Table, drops, metrics};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
@@ -44,8 +45,8 @@ impl Node {
         outside.run("ip link set eth0 up");
         let datapath = Datapath::load(pins).unwrap();
         datapath.maps().set_config(&config(v4_mapped(NODE.octets()), 0)).unwrap();
-        set_owner(&datapath, v4_mapped(NODE.octets()), identity::HOST, AddressFlags::HOST);
-        set_owner(&datapath, ip(169, 254, 1, 1), identity::HOST, AddressFlags::HOST);
+        set_owner(&datapath, v4_mapped(NODE.octets()), identity::HOST, AddressFlags::HOST).unwrap();
+        set_owner(&datapath, ip(169, 254, 1, 1), identity::HOST, AddressFlags::HOST).unwrap();
         datapath.attach_device(ifindex("eth0")).unwrap();
         let a = Pod::new(&datapath, "tmba", Ipv4Addr::new(10, 9, 0, 1), 1, flags_a);
         let b = Pod::new(&datapath, "tmbb", Ipv4Addr::new(10, 9, 0, 2), 2, flags_b);
@@ -108,11 +109,11 @@ fn services_are_translated_per_packet() {
         node.a.namespace.within(|| serve_tcp(8081));
         node.outside.within(|| serve_tcp(80));
         serve_tcp(6443);
-        set_service(&node.datapath, 1, (vip, 80, 6), &[(node.b.key(), 8080)]);
-        set_service(&node.datapath, 2, (vip, 53, 17), &[(node.b.key(), 5353)]);
-        set_service(&node.datapath, 3, (vip, 81, 6), &[(node.a.key(), 8081)]);
-        set_service(&node.datapath, 4, (vip, 443, 6), &[(v4_mapped(NODE.octets()), 6443)]);
-        set_service(&node.datapath, 5, (vip, 82, 6), &[(v4_mapped(OUTSIDE.octets()), 80)]);
+        set_service(&node.datapath, 1, (vip, 80, 6), &[(node.b.key(), 8080)]).unwrap();
+        set_service(&node.datapath, 2, (vip, 53, 17), &[(node.b.key(), 5353)]).unwrap();
+        set_service(&node.datapath, 3, (vip, 81, 6), &[(node.a.key(), 8081)]).unwrap();
+        set_service(&node.datapath, 4, (vip, 443, 6), &[(v4_mapped(NODE.octets()), 6443)]).unwrap();
+        set_service(&node.datapath, 5, (vip, 82, 6), &[(v4_mapped(OUTSIDE.octets()), 80)]).unwrap();
         let a = node.a.address.to_string();
         assert_eq!(node.a.namespace.within(|| ask_tcp(VIP, 80, 1_000_000)).unwrap(), a);
         let (seen_as, from) = node.a.namespace.within(|| ask_udp(VIP, 53)).unwrap();
@@ -204,9 +205,9 @@ fn sockets_are_sent_to_backends() {
         let vip = v4_mapped(VIP.octets());
         node.b.namespace.within(|| serve_tcp(8080));
         node.b.namespace.within(|| serve_udp(5353));
-        set_service(&node.datapath, 1, (vip, 80, 6), &[(node.b.key(), 8080)]);
-        set_service(&node.datapath, 2, (vip, 53, 17), &[(node.b.key(), 5353)]);
-        set_service(&node.datapath, 3, (vip, 82, 6), &[]);
+        set_service(&node.datapath, 1, (vip, 80, 6), &[(node.b.key(), 8080)]).unwrap();
+        set_service(&node.datapath, 2, (vip, 53, 17), &[(node.b.key(), 5353)]).unwrap();
+        set_service(&node.datapath, 3, (vip, 82, 6), &[]).unwrap();
         node.datapath.attach_cgroup(&cgroup.0).unwrap();
         node.datapath.attach_cgroup(&cgroup.0).unwrap();
         let directory = cgroup.0.clone();

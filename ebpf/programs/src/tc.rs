@@ -44,40 +44,46 @@ pub fn run(
     hook: Hook,
     link: Link,
     unreadable: Unreadable,
-    decide: impl FnOnce(&mut SkBuff<'_>, &'static Maps, &mut Headers, u32) -> Verdict<'static>,
+    decide: impl FnOnce(&mut SkBuff<'_>, &'static Maps, &mut Headers, u32) -> Result<Verdict<'static>, DropReason>,
 ) -> i32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return DROP };
     // SAFETY: the entry of this CPU; programs of one object do not nest.
     let Scratch { headers, fib } = unsafe { &mut *scratch };
     let mut packet = SkBuff::new(skb, link, fib);
-    let verdict = match classify(&packet, &Maps, link, headers) {
+    let decided = match classify(&packet, &Maps, link, headers) {
         Ok(true) => {
             packet.set_family(headers.is_v6());
             let ifindex = packet.ifindex();
             decide(&mut packet, &Maps, headers, ifindex)
         }
-        Ok(false) => Verdict::Pass,
-        Err(_) if unreadable == Unreadable::Pass => Verdict::Pass,
-        Err(reason) => Verdict::Drop(reason),
+        Ok(false) => Ok(Verdict::Pass),
+        Err(_) if unreadable == Unreadable::Pass => Ok(Verdict::Pass),
+        Err(reason) => Err(reason),
     };
-    act(&mut packet, hook, link, headers, verdict)
+    match decided.and_then(|verdict| act(&mut packet, link, headers, verdict)) {
+        Ok(action) => action,
+        Err(reason) => drop(&packet, hook, headers, reason),
+    }
 }
 
 #[inline(always)]
-fn act(packet: &mut SkBuff<'_>, hook: Hook, link: Link, headers: &Headers, verdict: Verdict<'_>) -> i32 {
+fn act(
+    packet: &mut SkBuff<'_>,
+    link: Link,
+    headers: &Headers,
+    verdict: Verdict<'_>,
+) -> Result<i32, DropReason> {
     let len = packet.len();
-    match verdict {
+    Ok(match verdict {
         Verdict::Pass => {
             Maps.count(Metric::ToStack, len);
             NEXT
         }
-        Verdict::ToPod(pod) => match enter(packet, link, headers.is_v6(), pod) {
-            Some(action) => {
-                Maps.count(Metric::ToPod, len);
-                action
-            }
-            None => drop(packet, hook, headers, DropReason::RewriteFailed),
-        },
+        Verdict::ToPod(pod) => {
+            let action = enter(packet, link, headers.is_v6(), pod).ok_or(DropReason::RewriteFailed)?;
+            Maps.count(Metric::ToPod, len);
+            action
+        }
         Verdict::ToUnderlay => {
             Maps.count(Metric::ToUnderlay, len);
             packet.redirect_to_next_hop()
@@ -87,8 +93,7 @@ fn act(packet: &mut SkBuff<'_>, hook: Hook, link: Link, headers: &Headers, verdi
             // SAFETY: a helper on plain numbers; it removes the Ethernet header for the tunnel.
             unsafe { bpf_redirect(ifindex, 0) as i32 }
         }
-        Verdict::Drop(reason) => drop(packet, hook, headers, reason),
-    }
+    })
 }
 
 /// Addresses the frame to the pod and hands it to the pod's end of the veth.

@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use tombolo_playground::cgroup::Cgroup;
 
 use crate::{
-    cni,
+    cni, datapath,
     measure::{median, percentile},
+    propagation,
 };
 
 /// Bytes of a request and of its answer.
@@ -88,6 +89,21 @@ pub enum Command {
     /// Time calls of CNI plugins, in a node.
     #[command(hide = true)]
     Cni(cni::Calls),
+    /// Time the programs on packets in memory.
+    #[command(hide = true)]
+    Programs {
+        #[arg(long)]
+        rounds: usize,
+    },
+    /// Say when a backend is in the maps of this node.
+    #[command(hide = true)]
+    Backend(propagation::Wanted),
+    /// Be a part of the peer of `mesh.propagation`.
+    #[command(hide = true)]
+    Chain {
+        #[command(subcommand)]
+        hop: propagation::Hop,
+    },
 }
 
 /// Does it and prints the result.
@@ -103,6 +119,9 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             print(&connect(service, pod, count)?)
         }
         Command::Cni(calls) => print(&cni::time_calls(&calls)?),
+        Command::Programs { rounds } => print(&datapath::time_programs(rounds)?),
+        Command::Backend(wanted) => wanted.report(),
+        Command::Chain { hop } => hop.run(),
     }
 }
 

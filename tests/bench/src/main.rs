@@ -1,14 +1,16 @@
-//! Benchmarks against peers, side by side in one run, on a playground that runs.
+//! Benchmarks against peers, side by side in one run, on a playground that runs; those of the programs alone need none.
 //!
 //! Both ends, the clusters and the peers share one machine, so a ratio is the result and never a bare figure. A
 //! benchmark whose traffic did not take the path that it claims is an error and not a line of the table.
 
 mod cni;
+mod datapath;
 mod inside;
 mod measure;
 mod mesh;
 mod netns;
 mod pods;
+mod propagation;
 mod report;
 mod scope;
 mod service;
@@ -26,7 +28,6 @@ use tombolo_playground::{Cluster, Playground, layout};
 
 /// What every benchmark is given.
 pub struct Context {
-    playground: Playground,
     /// Samples of each side.
     rounds: usize,
     /// Length of a sample of throughput or round trips, seconds.
@@ -34,8 +35,18 @@ pub struct Context {
 }
 
 impl Context {
+    fn clusters(&self) -> anyhow::Result<Vec<Cluster>> {
+        let playground = Playground::attach(&layout::Layout::from_environment());
+        Ok(playground.context("this benchmark needs the playground")?.clusters())
+    }
+
     fn first_cluster(&self) -> anyhow::Result<Cluster> {
-        self.playground.clusters().into_iter().next().context("the playground has no cluster")
+        self.clusters()?.into_iter().next().context("the playground has no cluster")
+    }
+
+    fn two_clusters(&self) -> anyhow::Result<[Cluster; 2]> {
+        let clusters = self.clusters()?.into_iter().take(2).collect::<Vec<_>>();
+        clusters.try_into().map_err(|_| anyhow::anyhow!("the playground has one cluster; two are needed"))
     }
 
     fn two_nodes(&self, cluster: &Cluster) -> anyhow::Result<[String; 2]> {
@@ -55,7 +66,7 @@ struct Benchmark {
     run: fn(&Context) -> anyhow::Result<Vec<measure::Result>>,
 }
 
-const BENCHMARKS: [&Benchmark; 8] = [
+const BENCHMARKS: [&Benchmark; 10] = [
     &pods::SAME_THROUGHPUT,
     &pods::SAME_RR,
     &pods::CROSS_THROUGHPUT,
@@ -64,6 +75,8 @@ const BENCHMARKS: [&Benchmark; 8] = [
     &service::CONNECT_10K,
     &cni::CALLS,
     &mesh::THROUGHPUT,
+    &propagation::PROPAGATION,
+    &datapath::PROGRAMS,
 ];
 
 /// Measures tombolo and its peers in turn on the playground that runs; needs root.
@@ -113,12 +126,7 @@ fn start() -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let context = Context {
-        playground: Playground::attach(&layout::Layout::from_environment())
-            .context("benchmarks need the playground")?,
-        rounds: arguments.rounds.into(),
-        seconds: arguments.seconds,
-    };
+    let context = Context { rounds: arguments.rounds.into(), seconds: arguments.seconds };
     let file = layout::checkout().join("target/bench/results.json");
     let (mut results, mut failed) = (Vec::new(), false);
     for benchmark in chosen {

@@ -1,4 +1,4 @@
-//! Measuring two things in turn, and what follows from the samples.
+//! Measuring two things in turn, or one alone, and what follows from the samples.
 
 use serde::Serialize;
 
@@ -25,25 +25,25 @@ pub struct Result {
     pub unit: String,
     /// Median of our samples.
     pub ours: f64,
-    /// Median of the peer's samples.
-    pub peer: f64,
+    /// Median of the peer's samples; none without a peer.
+    pub peer: Option<f64>,
     /// As in [`Comparison`].
-    pub peer_name: String,
+    pub peer_name: Option<String>,
     /// `ours / peer`.
-    pub ratio: f64,
+    pub ratio: Option<f64>,
     /// As in [`Comparison`].
     pub higher_is_better: bool,
     /// As in [`Comparison`].
     pub goal: Option<f64>,
     /// All samples, ours and the peer's, in the order they were taken.
-    pub runs: Vec<(f64, f64)>,
+    pub runs: Vec<(f64, Option<f64>)>,
 }
 
 impl Result {
-    /// Whether the goal is met; true without one.
-    pub fn met(&self) -> bool {
-        self.goal
-            .is_none_or(|goal| if self.higher_is_better { self.ratio >= goal } else { self.ratio <= goal })
+    /// Whether the goal is met; none without one.
+    pub fn met(&self) -> Option<bool> {
+        let (goal, ratio) = (self.goal?, self.ratio?);
+        Some(if self.higher_is_better { ratio >= goal } else { ratio <= goal })
     }
 }
 
@@ -77,12 +77,27 @@ pub fn summarize(what: &Comparison, runs: Vec<(f64, f64)>) -> Result {
         name: what.name.to_owned(),
         unit: what.unit.to_owned(),
         ours,
-        peer,
-        peer_name: what.peer_name.to_owned(),
-        ratio: ours / peer,
+        peer: Some(peer),
+        peer_name: Some(what.peer_name.to_owned()),
+        ratio: Some(ours / peer),
         higher_is_better: what.higher_is_better,
         goal: what.goal,
-        runs,
+        runs: runs.into_iter().map(|(ours, peer)| (ours, Some(peer))).collect(),
+    }
+}
+
+/// The line of what has no peer; smaller is better.
+pub fn record(name: String, unit: &str, samples: Vec<f64>) -> Result {
+    Result {
+        name,
+        unit: unit.to_owned(),
+        ours: median(samples.clone()),
+        peer: None,
+        peer_name: None,
+        ratio: None,
+        higher_is_better: false,
+        goal: None,
+        runs: samples.into_iter().map(|sample| (sample, None)).collect(),
     }
 }
 
@@ -135,8 +150,16 @@ mod tests {
         )
         .unwrap();
         assert_eq!(order.into_inner(), "oppooppoop");
-        assert_eq!((result.ours, result.peer, result.ratio), (3.0, 6.0, 0.5));
-        assert!(result.met());
+        assert_eq!((result.ours, result.peer, result.ratio), (3.0, Some(6.0), Some(0.5)));
+        assert_eq!(result.met(), Some(true));
+    }
+
+    #[test]
+    fn without_a_peer_there_is_no_ratio() {
+        let line = serde_json::to_value(record("x".into(), "ns", vec![3.0, 1.0, 2.0])).unwrap();
+        assert_eq!(line["ours"], 2.0);
+        assert!(["peer", "peer_name", "ratio", "goal"].iter().all(|field| line[field].is_null()));
+        assert_eq!(line["runs"][0], serde_json::json!([3.0, null]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use crate::{
     Benchmark, Context,
@@ -34,10 +34,7 @@ const COMPARISON: Comparison = Comparison {
 };
 
 fn throughput(context: &Context) -> anyhow::Result<Vec<Result>> {
-    let clusters = context.playground.clusters();
-    let [east, west, ..] = clusters.as_slice() else {
-        bail!("the playground has one cluster; two are needed")
-    };
+    let [east, west] = &context.two_clusters()?;
     let ([here, _], [there, _]) = (context.two_nodes(east)?, context.two_nodes(west)?);
     let (near, far) = (scope::node(east, &here)?, scope::node(west, &there)?);
     let (scope, other) = (Scope::new(east)?, Scope::new(west)?);

@@ -20,24 +20,18 @@ pub fn table(results: &[Result]) -> String {
         "goal",
         "met",
     ]);
+    let figure = |figure: Option<f64>| figure.map_or("-".to_owned(), |figure| format!("{figure:.3}"));
     for r in results {
         let sign = if r.higher_is_better { "≥" } else { "≤" };
         table.add_row([
             r.name.clone(),
-            format!("{:.3}", r.ours),
-            format!("{:.3}", r.peer),
+            figure(Some(r.ours)),
+            figure(r.peer),
             r.unit.clone(),
-            r.peer_name.clone(),
-            format!("{:.3}", r.ratio),
+            r.peer_name.clone().unwrap_or("-".to_owned()),
+            figure(r.ratio),
             r.goal.map_or("-".to_owned(), |goal| format!("{sign} {goal}")),
-            if r.goal.is_none() {
-                "-"
-            } else if r.met() {
-                "yes"
-            } else {
-                "no"
-            }
-            .to_owned(),
+            r.met().map_or("-", |met| if met { "yes" } else { "no" }).to_owned(),
         ]);
     }
     table.to_string()

@@ -37,7 +37,15 @@ impl<'a> Scope<'a> {
     /// Makes a namespace.
     pub fn new(cluster: &'a Cluster) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let namespace = format!("bench-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::named(cluster, format!("bench-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Makes the namespace of the same name in another cluster, so that services in both can be one.
+    pub fn twin(&self, cluster: &'a Cluster) -> anyhow::Result<Self> {
+        Self::named(cluster, self.namespace.clone())
+    }
+
+    fn named(cluster: &'a Cluster, namespace: String) -> anyhow::Result<Self> {
         cluster.kubectl(&["create", "namespace", &namespace], b"")?;
         Ok(Self { cluster, namespace })
     }

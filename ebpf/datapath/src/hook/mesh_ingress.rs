@@ -7,20 +7,11 @@ use crate::{Headers, Packet, Tables, Verdict, tables::owner};
 
 /// Judges and directs a packet from the tunnel, which has authenticated the node it comes from and that the sender's
 /// address belongs there.
+///
+/// # Errors
+/// Why the packet is dropped.
 #[inline(always)]
 pub fn mesh_ingress<'t, P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &'t T,
-    headers: &mut Headers,
-) -> Verdict<'t> {
-    match direct(packet, tables, headers) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::Drop(reason),
-    }
-}
-
-#[inline(always)]
-fn direct<'t, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &'t T,
     headers: &mut Headers,
@@ -34,7 +25,7 @@ fn direct<'t, P: Packet, T: Tables>(
     tables.count(Metric::FromTunnel, packet.len());
     if let Some(pod) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
         to_pod::admit(packet, tables, headers, pod)?;
-        return Ok(to_pod::deliver(packet, headers, pod));
+        return to_pod::deliver(packet, headers, pod);
     }
     let to = owner(tables, &headers.tuple.destination);
     headers.destination_identity = to.identity();

@@ -8,20 +8,15 @@ use crate::{
 };
 
 /// Masquerades what pods send to the outside, and keeps what belongs into the tunnel from leaving in clear.
+///
+/// # Errors
+/// Why the packet is dropped.
 #[inline(always)]
 pub fn net_egress<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
-) -> Verdict<'static> {
-    match judge(packet, tables, headers) {
-        Ok(()) => Verdict::Pass,
-        Err(reason) => Verdict::Drop(reason),
-    }
-}
-
-#[inline(always)]
-fn judge<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers) -> Result<(), DropReason> {
+) -> Result<Verdict<'static>, DropReason> {
     headers.direction = Some(Direction::Egress);
     let to = owner(tables, &headers.tuple.destination);
     headers.destination_identity = to.identity();
@@ -29,20 +24,21 @@ fn judge<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &mut Headers
     if to.flags().contains(AddressFlags::TUNNEL) {
         // The node talks to other nodes itself, by protocols that encrypt.
         let between_nodes = pod.is_none() && to.identity() == identity::REMOTE_NODE;
-        return if between_nodes { Ok(()) } else { Err(DropReason::Unencrypted) };
+        return if between_nodes { Ok(Verdict::Pass) } else { Err(DropReason::Unencrypted) };
     }
-    let Some(pod) = pod else { return Ok(()) };
+    let Some(pod) = pod else { return Ok(Verdict::Pass) };
     headers.source_identity = pod.identity();
     if to.flags().intersects(AddressFlags::NO_MASQUERADE.with(AddressFlags::HOST)) {
-        return Ok(());
+        return Ok(Verdict::Pass);
     }
     let Some(config) = tables.config() else { return Err(DropReason::NotConfigured) };
     if !config.flags().contains(ConfigFlags::MASQUERADE) || same(config.node(headers.is_v6()), &[0; 16]) {
-        return Ok(());
+        return Ok(Verdict::Pass);
     }
     // Who reached a pod by its own address is answered from that address.
     if flow::observe(tables, headers).is_reply() {
-        return Ok(());
+        return Ok(Verdict::Pass);
     }
-    snat::masquerade(packet, tables, config, headers)
+    snat::masquerade(packet, tables, config, headers)?;
+    Ok(Verdict::Pass)
 }

@@ -9,20 +9,11 @@ use crate::{
 };
 
 /// Judges and directs a packet from the underlay. Only what is for a pod is touched.
+///
+/// # Errors
+/// Why the packet is dropped.
 #[inline(always)]
 pub fn net_ingress<'t, P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &'t T,
-    headers: &mut Headers,
-) -> Verdict<'t> {
-    match direct(packet, tables, headers) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::Drop(reason),
-    }
-}
-
-#[inline(always)]
-fn direct<'t, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &'t T,
     headers: &mut Headers,
@@ -44,5 +35,5 @@ fn direct<'t, P: Packet, T: Tables>(
         return Err(DropReason::SourceSpoofed);
     }
     to_pod::admit(packet, tables, headers, pod)?;
-    Ok(to_pod::deliver(packet, headers, pod))
+    to_pod::deliver(packet, headers, pod)
 }

@@ -16,21 +16,11 @@ use crate::{
 };
 
 /// Judges and directs a packet that came out of the host-side veth `ifindex`.
+///
+/// # Errors
+/// Why the packet is dropped.
 #[inline(always)]
 pub fn pod_egress<'t, P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &'t T,
-    headers: &mut Headers,
-    ifindex: u32,
-) -> Verdict<'t> {
-    match direct(packet, tables, headers, ifindex) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::Drop(reason),
-    }
-}
-
-#[inline(always)]
-fn direct<'t, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &'t T,
     headers: &mut Headers,
@@ -66,14 +56,14 @@ fn direct<'t, P: Packet, T: Tables>(
             if seen == Seen::New {
                 flow::open(tables, headers, true)?;
             }
-            return Ok(to_pod::deliver(packet, headers, pod));
+            return to_pod::deliver(packet, headers, pod);
         }
         Seen::New | Seen::Original | Seen::Reply | Seen::TranslatedReply => {}
     }
     if let Some(other) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
         headers.destination_identity = other.identity();
         leave(packet, tables, headers, pod, seen, Some(other))?;
-        return Ok(to_pod::deliver(packet, headers, other));
+        return to_pod::deliver(packet, headers, other);
     }
     let to = owner(tables, &headers.tuple.destination);
     headers.destination_identity = to.identity();
@@ -87,7 +77,7 @@ fn direct<'t, P: Packet, T: Tables>(
     if !packet.route(&headers.tuple, headers.is_v6()) {
         return Ok(Verdict::Pass);
     }
-    Ok(forward(packet, headers, Verdict::ToUnderlay))
+    forward(packet, headers, Verdict::ToUnderlay)
 }
 
 /// Asks the rules of the pod, and of the other one when it is local; records what is new.
@@ -128,7 +118,7 @@ fn to_itself<'t, P: Packet, T: Tables>(
     set_end(packet, headers, End::Destination, own, port)?;
     to_pod::restore_frontend(packet, tables, headers)?;
     headers.destination_identity = pod.identity();
-    Ok(to_pod::deliver(packet, headers, pod))
+    to_pod::deliver(packet, headers, pod)
 }
 
 #[inline(always)]
@@ -144,16 +134,20 @@ fn into_tunnel<P: Packet>(
         // The stack has a route into the tunnel too, and tells the pod its size.
         return Ok(Verdict::Pass);
     }
-    Ok(forward(packet, headers, Verdict::ToTunnel(ifindex)))
+    forward(packet, headers, Verdict::ToTunnel(ifindex))
 }
 
 #[inline(always)]
-fn forward<P: Packet>(packet: &mut P, headers: &Headers, verdict: Verdict<'static>) -> Verdict<'static> {
+fn forward<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    verdict: Verdict<'static>,
+) -> Result<Verdict<'static>, DropReason> {
     match take_hop(packet, headers) {
-        Ok(()) => verdict,
+        Ok(()) => Ok(verdict),
         // The stack sees the same and answers.
-        Err(DropReason::TtlExceeded) => Verdict::Pass,
-        Err(reason) => Verdict::Drop(reason),
+        Err(DropReason::TtlExceeded) => Ok(Verdict::Pass),
+        Err(reason) => Err(reason),
     }
 }
 

@@ -6,27 +6,28 @@ use super::to_pod;
 use crate::{Headers, Packet, Tables, Verdict, tables::owner};
 
 /// Judges a packet that is about to enter the pod behind the host-side veth `ifindex`.
+///
+/// # Errors
+/// Why the packet is dropped.
 #[inline(always)]
-pub fn pod_ingress<'t, P: Packet, T: Tables>(
+pub fn pod_ingress<P: Packet, T: Tables>(
     packet: &mut P,
-    tables: &'t T,
+    tables: &T,
     headers: &mut Headers,
     ifindex: u32,
-) -> Verdict<'t> {
+) -> Result<Verdict<'static>, DropReason> {
     headers.direction = Some(Direction::Ingress);
     if headers.is_v6() && is_local_only(&headers.tuple.destination) {
         // Neighbour discovery between the two ends of the veth.
-        return Verdict::Pass;
+        return Ok(Verdict::Pass);
     }
     let pod = match tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
         Some(pod) if pod.ifindex() == ifindex => pod,
-        _ => return Verdict::Drop(DropReason::NoRoute),
+        _ => return Err(DropReason::NoRoute),
     };
     headers.source_identity = owner(tables, &headers.sender).identity();
-    match to_pod::admit(packet, tables, headers, pod) {
-        Ok(()) => Verdict::Pass,
-        Err(reason) => Verdict::Drop(reason),
-    }
+    to_pod::admit(packet, tables, headers, pod)?;
+    Ok(Verdict::Pass)
 }
 
 /// Whether an IPv6 address means only neighbours: link-local unicast or multicast (RFC 4291).

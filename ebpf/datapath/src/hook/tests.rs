@@ -22,6 +22,8 @@ const OUTSIDE: Address = v4_mapped([203, 0, 113, 9]);
 const REMOTE: Address = v4_mapped([10, 2, 0, 1]);
 const SECOND: u64 = 1_000_000_000;
 
+type Decided<'t> = Result<Verdict<'t>, DropReason>;
+
 /// A node with pods A (device 1) and B (device 2), both enforced as told.
 fn node(flags: EndpointFlags) -> Memory {
     let mut memory = Memory::default();
@@ -64,23 +66,23 @@ fn headers(memory: &Memory, frame: &Frame) -> Headers {
     headers
 }
 
-fn from_pod<'t>(memory: &'t Memory, frame: &mut Frame, ifindex: u32) -> Verdict<'t> {
+fn from_pod<'t>(memory: &'t Memory, frame: &mut Frame, ifindex: u32) -> Decided<'t> {
     let mut headers = headers(memory, frame);
     pod_egress(frame, memory, &mut headers, ifindex)
 }
 
-fn to_net<'t>(memory: &'t Memory, frame: &mut Frame) -> Verdict<'t> {
+fn to_net<'t>(memory: &'t Memory, frame: &mut Frame) -> Decided<'t> {
     let mut headers = headers(memory, frame);
     net_egress(frame, memory, &mut headers)
 }
 
-fn from_net<'t>(memory: &'t Memory, frame: &mut Frame) -> Verdict<'t> {
+fn from_net<'t>(memory: &'t Memory, frame: &mut Frame) -> Decided<'t> {
     let mut headers = headers(memory, frame);
     net_ingress(frame, memory, &mut headers)
 }
 
-fn to_pod_number(verdict: Verdict<'_>) -> Option<u32> {
-    if let Verdict::ToPod(pod) = verdict { Some(pod.endpoint()) } else { None }
+fn to_pod_number(decided: Decided<'_>) -> Option<u32> {
+    if let Ok(Verdict::ToPod(pod)) = decided { Some(pod.endpoint()) } else { None }
 }
 
 fn answer(frame: &Frame, number: u8, payload: &[u8]) -> Frame {
@@ -139,8 +141,8 @@ proptest! {
                                         port in any::<u16>(), payload in prop::collection::vec(any::<u8>(), 0..40)) {
         let memory = node(EndpointFlags::INGRESS_ENFORCED);
         let mut frame = Frame::new(number, (A, port), (OUTSIDE, 443), &payload);
-        prop_assert_eq!(from_pod(&memory, &mut frame, 1), Verdict::ToUnderlay);
-        prop_assert_eq!(to_net(&memory, &mut frame), Verdict::Pass);
+        prop_assert_eq!(from_pod(&memory, &mut frame, 1), Ok(Verdict::ToUnderlay));
+        prop_assert_eq!(to_net(&memory, &mut frame), Ok(Verdict::Pass));
         let ((source, snat_port), _) = frame.ends();
         prop_assert_eq!(source, NODE);
         prop_assert!((61000..=61003).contains(&snat_port) && frame.is_sound());
@@ -172,11 +174,11 @@ fn ports_run_out_with_a_reason_and_are_shared_between_destinations() {
     let memory = node(EndpointFlags::NONE);
     let send = |port, to| to_net(&memory, &mut Frame::new(protocol::UDP, (A, port), (to, 53), b""));
     for port in 1..=4 {
-        assert_eq!(send(port, OUTSIDE), Verdict::Pass);
+        assert_eq!(send(port, OUTSIDE), Ok(Verdict::Pass));
     }
-    assert_eq!(send(5, OUTSIDE), Verdict::Drop(DropReason::SnatExhausted));
-    assert_eq!(send(5, v4_mapped([203, 0, 113, 10])), Verdict::Pass);
-    assert_eq!(send(4, OUTSIDE), Verdict::Pass);
+    assert_eq!(send(5, OUTSIDE), Err(DropReason::SnatExhausted));
+    assert_eq!(send(5, v4_mapped([203, 0, 113, 10])), Ok(Verdict::Pass));
+    assert_eq!(send(4, OUTSIDE), Ok(Verdict::Pass));
 }
 
 #[test]
@@ -185,7 +187,7 @@ fn a_connection_stays_with_its_backend_while_there_is_one() {
     serve(&mut memory, protocol::UDP, &[(B, 1), (REMOTE, 2)]);
     let chosen = |memory: &Memory| {
         let mut frame = Frame::new(protocol::UDP, (A, 1000), (VIP, 80), b"");
-        assert!(!matches!(from_pod(memory, &mut frame, 1), Verdict::Drop(_)));
+        assert!(from_pod(memory, &mut frame, 1).is_ok());
         frame.ends().1
     };
     let first = chosen(&memory);
@@ -205,11 +207,11 @@ fn answers_pass_until_the_connection_is_forgotten() {
     memory.rules.insert(PolicyKey::port(2, Direction::Ingress, protocol::UDP, 53), any);
     let ask = || Frame::new(protocol::UDP, (A, 1000), (B, 53), b"");
     let back = || Frame::new(protocol::UDP, (B, 53), (A, 1000), b"");
-    assert_eq!(from_pod(&memory, &mut back(), 2), Verdict::Drop(DropReason::PolicyDenied));
+    assert_eq!(from_pod(&memory, &mut back(), 2), Err(DropReason::PolicyDenied));
     assert_eq!(to_pod_number(from_pod(&memory, &mut ask(), 1)), Some(2));
     assert_eq!(to_pod_number(from_pod(&memory, &mut back(), 2)), Some(1));
     memory.now.set(memory.now.get() + 200 * SECOND);
-    assert_eq!(from_pod(&memory, &mut back(), 2), Verdict::Drop(DropReason::PolicyDenied));
+    assert_eq!(from_pod(&memory, &mut back(), 2), Err(DropReason::PolicyDenied));
 }
 
 #[test]
@@ -217,7 +219,7 @@ fn without_a_hop_left_the_stack_answers() {
     let memory = node(EndpointFlags::NONE);
     let mut frame = Frame::new(protocol::UDP, (A, 1000), (B, 53), b"");
     frame.0[22] = 1;
-    assert_eq!(from_pod(&memory, &mut frame, 1), Verdict::Pass);
+    assert_eq!(from_pod(&memory, &mut frame, 1), Ok(Verdict::Pass));
     assert_eq!(frame.0[22], 1);
 }
 
@@ -232,7 +234,7 @@ fn a_port_used_for_a_service_can_be_used_again_without_it() {
     };
     assert_eq!(to_pod_number(from_pod(&memory, &mut open((VIP, 80)), 1)), Some(2));
     let mut direct = Frame::new(protocol::TCP, (A, 1000), (B, 8080), b"");
-    assert_eq!(from_pod(&memory, &mut direct, 1), Verdict::Drop(DropReason::TranslationConflict));
+    assert_eq!(from_pod(&memory, &mut direct, 1), Err(DropReason::TranslationConflict));
     assert_eq!(to_pod_number(from_pod(&memory, &mut open((B, 8080)), 1)), Some(2));
     let mut back = Frame::new(protocol::TCP, (B, 8080), (A, 1000), b"");
     assert_eq!(to_pod_number(from_pod(&memory, &mut back, 2)), Some(1));

@@ -60,10 +60,14 @@ pub fn restore_frontend<P: Packet, T: Tables>(
 
 /// Hands an admitted packet to its pod. One without a hop left goes to the stack, which answers it.
 #[inline(always)]
-pub fn deliver<'t, P: Packet>(packet: &mut P, headers: &Headers, pod: &'t EndpointValue) -> Verdict<'t> {
+pub fn deliver<'t, P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    pod: &'t EndpointValue,
+) -> Result<Verdict<'t>, DropReason> {
     match take_hop(packet, headers) {
-        Ok(()) => Verdict::ToPod(pod),
-        Err(DropReason::TtlExceeded) => Verdict::Pass,
-        Err(reason) => Verdict::Drop(reason),
+        Ok(()) => Ok(Verdict::ToPod(pod)),
+        Err(DropReason::TtlExceeded) => Ok(Verdict::Pass),
+        Err(reason) => Err(reason),
     }
 }

@@ -18,15 +18,8 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-use tombolo_abi::{
-    Address, AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Config,
-    ConfigBuilder, ConfigFlags, EndpointFlags, EndpointValue, PrefixKey, ServiceFlags, ServiceKey,
-    ServiceValue, SlotKey, SlotValue, v4_mapped,
-};
+use tombolo_abi::{Address, AddressFlags, AddressKey, AddressValue, EndpointFlags, EndpointValue, v4_mapped};
 use tombolo_loader::{Datapath, Table};
-
-pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 pub fn ip(a: u8, b: u8, c: u8, d: u8) -> Address {
     v4_mapped([a, b, c, d])
@@ -156,45 +149,6 @@ impl Pod {
     pub fn key(&self) -> Address {
         v4_mapped(self.address.octets())
     }
-}
-
-pub fn config(node: Address, tunnel_ifindex: u32) -> Config {
-    ConfigBuilder {
-        node_v4: node,
-        node_v6: [0; 16],
-        gateway_v4: ip(169, 254, 1, 1),
-        gateway_v6: [0; 16],
-        tunnel_ifindex,
-        snat_ports: ConfigBuilder::DEFAULT_SNAT_PORTS,
-        flags: ConfigFlags::MASQUERADE.with(ConfigFlags::SERVICES),
-    }
-    .build()
-}
-
-pub fn set_owner(datapath: &Datapath, address: Address, identity: u32, flags: AddressFlags) {
-    let mut map = datapath.maps().address().unwrap();
-    map.upsert(&AddressKey::new(address), &AddressValue::new(identity, flags)).unwrap();
-}
-
-pub fn set_prefix(datapath: &Datapath, address: Address, len: u8, identity: u32, flags: AddressFlags) {
-    let mut map = datapath.maps().prefix().unwrap();
-    map.upsert(&PrefixKey::new(address, len), &AddressValue::new(identity, flags)).unwrap();
-}
-
-/// A service with these backends; backend numbers are `id * 100` and up.
-pub fn set_service(datapath: &Datapath, id: u32, frontend: (Address, u16, u8), backends: &[(Address, u16)]) {
-    let maps = datapath.maps();
-    for (slot, (address, port)) in (0u32..).zip(backends) {
-        let value = BackendValue::new(*address, *port, 1, BackendFlags::NONE);
-        maps.backend().unwrap().upsert(&BackendKey::new(id * 100 + slot), &value).unwrap();
-        maps.backend_slot()
-            .unwrap()
-            .upsert(&SlotKey::new(id, slot), &SlotValue::new(id * 100 + slot))
-            .unwrap();
-    }
-    let value = ServiceValue::new(id, u32::try_from(backends.len()).unwrap(), ServiceFlags::NONE);
-    let (address, port, protocol) = frontend;
-    maps.service().unwrap().upsert(&ServiceKey::new(address, port, protocol), &value).unwrap();
 }
 
 /// A cgroup of the unified hierarchy that goes away with the value.
