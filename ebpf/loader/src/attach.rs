@@ -1,4 +1,4 @@
-//! Attaching programs by pinned links, and replacing them in place.
+//! Attaching programs, to pods as filters and elsewhere by pinned links, and replacing them in place.
 
 use std::{
     fs, io,
@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     Datapath, LoadError,
+    filter::{self, Direction, Filter},
     object::SOCK_LB_PROGRAMS,
     pins,
     sys::{self, TCX_EGRESS, TCX_INGRESS},
@@ -23,6 +24,14 @@ pub enum AttachError {
         program: &'static str,
         /// Device or cgroup.
         target: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refuses filters, the device for instance is gone.
+    #[error("programs cannot be attached to the pod's device {ifindex}: {source}")]
+    Filter {
+        /// The device's index.
+        ifindex: u32,
         /// Why.
         source: io::Error,
     },
@@ -48,21 +57,25 @@ pub enum AttachError {
 }
 
 /// Programs of a device: name and attach type.
-const POD: [(&str, u32); 2] = [("pod_ingress", TCX_EGRESS), ("pod_egress", TCX_INGRESS)];
 const NET: [(&str, u32); 2] = [("net_ingress", TCX_INGRESS), ("net_egress", TCX_EGRESS)];
 const MESH: [(&str, u32); 1] = [("mesh_ingress", TCX_INGRESS)];
 
 impl Datapath {
-    /// Attaches to a pod, given the index of the host's end of its veth in the caller's network namespace. If
-    /// something of ours is attached there already, it is replaced in one step.
+    /// Attaches to a pod for as long as its device exists, given the index of the host's end of its veth in the
+    /// caller's network namespace. If something of ours is attached there already, it is replaced in one step.
     ///
     /// # Errors
     /// The device does not exist or the kernel refuses.
     pub fn attach_pod(&self, ifindex: u32) -> Result<(), AttachError> {
-        self.attach_to_device(&POD, ifindex)
+        let filter =
+            |name, direction| Ok::<_, LoadError>(Filter { direction, name, program: self.fd(name)? });
+        // What the node sends into the device is what enters the pod.
+        let filters = [filter("pod_ingress", Direction::Egress)?, filter("pod_egress", Direction::Ingress)?];
+        filter::attach(ifindex, &filters).map_err(|source| AttachError::Filter { ifindex, source })
     }
 
-    /// Attaches to a physical device; otherwise as [`Self::attach_pod`].
+    /// Attaches to a physical device of the caller's network namespace, until [`Self::detach`]. If something of ours
+    /// is attached there already, it is replaced in one step.
     ///
     /// # Errors
     /// The device does not exist or the kernel refuses.
@@ -70,7 +83,7 @@ impl Datapath {
         self.attach_to_device(&NET, ifindex)
     }
 
-    /// Attaches to the tunnel device, which has no Ethernet header; otherwise as [`Self::attach_pod`].
+    /// Attaches to the tunnel device, which has no Ethernet header; otherwise as [`Self::attach_device`].
     ///
     /// # Errors
     /// The device does not exist or the kernel refuses.
@@ -98,18 +111,19 @@ impl Datapath {
         Ok(())
     }
 
-    /// Detaches everything of ours from a device, whether or not it still exists.
+    /// Detaches everything of ours from a device that is not a pod's, whether or not it still exists.
     ///
     /// # Errors
     /// A pinned link cannot be removed.
     pub fn detach(&self, ifindex: u32) -> Result<(), AttachError> {
-        for (program, _) in POD.into_iter().chain(NET).chain(MESH) {
+        for (program, _) in NET.into_iter().chain(MESH) {
             remove(&device_pin(&self.pin_dir, program, ifindex))?;
         }
         Ok(())
     }
 
-    /// Indices of the devices that something of ours is (or was, if they are gone) attached to, in ascending order.
+    /// Indices of the devices that something of ours is (or was, if they are gone) attached to, in ascending order;
+    /// without those of pods.
     ///
     /// # Errors
     /// The directory of links cannot be read.

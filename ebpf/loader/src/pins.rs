@@ -60,7 +60,7 @@ pub(crate) fn prepare(pin_dir: &Path) -> Result<Vec<&'static str>, PinDirError> 
     Ok(replaced)
 }
 
-/// Detaches all programs and removes all maps below `pin_dir`; nothing happens when it does not exist.
+/// Detaches all programs but those of pods and removes all maps below `pin_dir`; nothing happens when it does not exist.
 ///
 /// # Errors
 /// A file cannot be removed; what could be is gone.

@@ -54,15 +54,40 @@ fn an_index_that_another_device_has_now_is_attached_anew() {
         let datapath = Datapath::load(pins).unwrap();
         run("ip link add tmb0 type veth peer name tmb1");
         let index = ifindex("tmb0");
-        datapath.attach_pod(index).unwrap();
+        datapath.attach_device(index).unwrap();
         run("ip link del tmb0");
-        let error = datapath.attach_pod(index).unwrap_err();
+        let error = datapath.attach_device(index).unwrap_err();
         assert!(matches!(error, AttachError::Attach { .. }), "{error}");
         run(&format!("ip link add tmb2 index {index} type veth peer name tmb3"));
-        datapath.attach_pod(index).unwrap();
+        datapath.attach_device(index).unwrap();
         assert_eq!(datapath.attached_devices().unwrap(), [index]);
         datapath.detach(index).unwrap();
         datapath.detach(index).unwrap();
         assert!(datapath.attached_devices().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_pods_programs_are_replaced_in_place_and_go_with_its_device() {
+    on_a_node(|pins| {
+        let datapath = Datapath::load(pins).unwrap();
+        run("ip link add tmb0 type veth peer name tmb1");
+        let index = ifindex("tmb0");
+        let shown = |direction: &str| run(&format!("tc filter show dev tmb0 {direction}"));
+        for _ in 0..2 {
+            datapath.attach_pod(index).unwrap();
+            for (direction, program) in [("ingress", "pod_egress"), ("egress", "pod_ingress")] {
+                let shown = shown(direction);
+                assert_eq!(shown.matches("direct-action").count(), 1, "{shown}");
+                assert!(shown.contains(program), "{shown}");
+            }
+        }
+        let before = shown("ingress");
+        Datapath::load(pins).unwrap().attach_pod(index).unwrap();
+        assert_ne!(shown("ingress"), before, "the programs of the next agent");
+        assert!(datapath.attached_devices().unwrap().is_empty());
+        run("ip link del tmb0");
+        let error = datapath.attach_pod(index).unwrap_err();
+        assert!(matches!(error, AttachError::Filter { .. }), "{error}");
     });
 }

@@ -14,7 +14,7 @@ use crate::{
     sk_buff::{Fib, SkBuff},
 };
 
-/// Verdicts of tcx programs (`enum tcx_action_base`).
+/// Verdicts (`enum tcx_action_base`), which mean the same to a filter with direct action.
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
 

@@ -43,7 +43,7 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// How often the Lease of the leader is read.
 const LEADER_AGAIN: Duration = Duration::from_secs(2);
 
-/// The file with the selector bits, inside the state directory.
+/// The file with the selector bits, inside the runtime directory.
 const BITS: &str = "selectors.json";
 
 /// Everything that runs until the end.
@@ -150,7 +150,7 @@ impl Running {
     ) -> anyhow::Result<Manager> {
         let mtu = self.config.mtu.unwrap_or_else(|| underlay.mtu());
         let config = ManagerConfig {
-            state_dir: self.config.state_dir.clone(),
+            runtime_dir: self.config.runtime_dir.clone(),
             del_queue: installer.del_queue.clone(),
             prefixes: self.node.pod_prefixes.clone(),
             host_addresses: self.node.addresses.clone(),
@@ -196,8 +196,8 @@ impl Running {
 }
 
 fn load_state(config: &Config, underlay: &Underlay) -> anyhow::Result<State> {
-    let endpoints = Store::new(&config.state_dir).load()?;
-    let path = config.state_dir.join(BITS);
+    let endpoints = Store::new(&config.runtime_dir).load()?;
+    let path = config.runtime_dir.join(BITS);
     let bits: SelectorBits = match std::fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => SelectorBits::default(),
         text => serde_json::from_slice(&text.with_context(|| format!("cannot read {path:?}"))?)
@@ -244,7 +244,7 @@ fn start_engine(
         Routes::new(netlink.clone(), Handle::current(), config.tunnel_device.clone(), node.addresses.clone());
     lanes.insert(0, Box::new(TableLane::new(TableId::Route, State::routes, routes)));
     lanes.insert(0, Box::new(TableLane::new(TableId::Peer, State::peers, Peers::new(tunnel.uapi.clone()))));
-    let path = config.state_dir.join(BITS);
+    let path = config.runtime_dir.join(BITS);
     let keep_bits: KeepBits =
         Box::new(move |bits| file::write_atomically(&path, &serde_json::to_vec(bits)?, 0o600));
     Engine::start(Arc::clone(intent), lanes, keep_bits).context("cannot start the reconciler")

@@ -21,7 +21,9 @@ pub async fn run(config: &Config, installer: &Installer) -> Vec<String> {
     note(installer.remove().map_err(|e| e.to_string()));
     note(remove_links_and_routes(&config.tunnel_device).await.map_err(|e| e.to_string()));
     note(unload(&config.pin_dir).map_err(|e| e.to_string()));
-    note(remove_dir(&config.state_dir));
+    for dir in [&config.state_dir, &config.runtime_dir] {
+        note(remove_dir(dir));
+    }
     for socket in [&config.cni_socket, &config.api_socket, &config.tunnel_socket] {
         note(remove_file(socket));
     }

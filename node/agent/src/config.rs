@@ -32,8 +32,10 @@ pub struct Config {
     pub namespace: String,
     /// Where BPF maps and links are pinned.
     pub pin_dir: PathBuf,
-    /// Where state is kept over restarts.
+    /// Where what outlives a reboot is kept.
     pub state_dir: PathBuf,
+    /// Where what a reboot makes worthless is kept: on a filesystem in memory.
+    pub runtime_dir: PathBuf,
     /// Where the plugin asks.
     pub cni_socket: PathBuf,
     /// Where the CLI asks.
@@ -164,6 +166,7 @@ impl Config {
         for (field, path) in [
             ("pinDir", &self.pin_dir),
             ("stateDir", &self.state_dir),
+            ("runtimeDir", &self.runtime_dir),
             ("cniSocket", &self.cni_socket),
             ("apiSocket", &self.api_socket),
             ("cniConfDir", &self.cni_conf_dir),

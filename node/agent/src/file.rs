@@ -9,16 +9,32 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-/// Replaces the file at `path`, on disk when this returns. Its directory is made if need be.
+/// Replaces the file at `path`, whenever the process is killed. Its directory is made if need be.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let dir = path.parent().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no directory"))?;
+    prepare(path, content, mode)?.persist(path)?;
+    Ok(())
+}
+
+/// As [`write_atomically`], even if the machine loses its power: on disk when this returns.
+pub fn write_durably(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let file = prepare(path, content, mode)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(directory(path)?)?.sync_all()
+}
+
+/// The content under another name, which goes away when it is dropped.
+fn prepare(path: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
+    let dir = directory(path)?;
     fs::create_dir_all(dir)?;
     let mut file = NamedTempFile::with_prefix_in(".tombolo-", dir)?;
     file.write_all(content)?;
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(dir)?.sync_all()
+    Ok(file)
+}
+
+fn directory(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no directory"))
 }
 
 #[cfg(test)]
@@ -29,10 +45,12 @@ mod tests {
     fn content_and_mode_are_replaced_and_nothing_else_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/state");
-        write_atomically(&path, b"one", 0o644).unwrap();
-        write_atomically(&path, b"two", 0o600).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
+        for write in [write_atomically, write_durably] {
+            write(&path, b"one", 0o644).unwrap();
+            write(&path, b"two", 0o600).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"two");
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
+        }
     }
 }

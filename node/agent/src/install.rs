@@ -57,7 +57,7 @@ impl Installer {
         if fs::read(&target).is_ok_and(|now| now == content) {
             return Ok(());
         }
-        file::write_atomically(&target, &content, 0o755).map_err(failed(&target))
+        file::write_durably(&target, &content, 0o755).map_err(failed(&target))
     }
 
     /// Writes the configuration.
@@ -66,7 +66,7 @@ impl Installer {
         let plugin = json!({"type": BINARY, "socket": self.socket, "delQueue": self.del_queue});
         let list = json!({"cniVersion": "1.1.0", "name": "tombolo", "plugins": [plugin]});
         let text = format!("{list:#}\n");
-        file::write_atomically(&path, text.as_bytes(), 0o644).map_err(|source| InstallError { path, source })
+        file::write_durably(&path, text.as_bytes(), 0o644).map_err(|source| InstallError { path, source })
     }
 
     /// Writes the configuration, and again a few times within half a minute.

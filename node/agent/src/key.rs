@@ -63,7 +63,7 @@ pub fn load_or_create(state_dir: &Path) -> Result<PrivateKey, KeyError> {
             let [first, .., last] = &mut bytes;
             *first &= 248;
             *last = (*last & 127) | 64;
-            file::write_atomically(&path, hex(&bytes).as_bytes(), 0o600).map_err(io)?;
+            file::write_durably(&path, hex(&bytes).as_bytes(), 0o600).map_err(io)?;
             Ok(PrivateKey(bytes))
         }
         Err(e) => Err(io(e)),
@@ -89,7 +89,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(load_or_create(dir.path()), Err(KeyError::Exposed { mode: 0o644, .. })));
         fs::remove_file(&path).unwrap();
-        file::write_atomically(&path, b"short", 0o600).unwrap();
+        file::write_durably(&path, b"short", 0o600).unwrap();
         assert!(matches!(load_or_create(dir.path()), Err(KeyError::Damaged(_))));
     }
 

@@ -88,7 +88,7 @@ async fn run(config: Config, clean_up: bool) -> anyhow::Result<()> {
         bin_dir: config.cni_bin_dir.clone(),
         conf_dir: config.cni_conf_dir.clone(),
         socket: config.cni_socket.clone(),
-        del_queue: config.state_dir.join("cni-del"),
+        del_queue: config.runtime_dir.join("cni-del"),
     };
     if clean_up {
         let failures = cleanup::run(&config, &installer).await;

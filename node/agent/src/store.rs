@@ -1,4 +1,6 @@
-//! The endpoints of this node on disk: what a restarted agent knows of the pods it has wired up.
+//! The endpoints of this node in a file: what a restarted agent knows of the pods it has wired up.
+//!
+//! The file is never synced to a disk: a killed agent leaves it as it was, and a reboot takes the pods along.
 
 use std::{
     fs, io,
@@ -9,7 +11,7 @@ use tombolo_node_core::endpoints::Endpoints;
 
 use crate::file;
 
-/// The file, inside the state directory.
+/// The file, inside the runtime directory.
 const FILE: &str = "endpoints.json";
 
 /// Where the endpoints are kept.
@@ -21,7 +23,7 @@ pub struct Store {
 /// Why the endpoints cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Disk.
+    /// The filesystem.
     #[error("the endpoint state {path:?} cannot be used: {source}")]
     Io {
         /// The file.
@@ -43,9 +45,9 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// The store in the agent's state directory.
-    pub fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join(FILE) }
+    /// The store in the agent's runtime directory.
+    pub fn new(runtime_dir: &Path) -> Self {
+        Self { path: runtime_dir.join(FILE) }
     }
 
     /// What was saved last; nothing before the first time.
@@ -59,7 +61,7 @@ impl Store {
             .map_err(|source| StoreError::Damaged { path: self.path.clone(), source })
     }
 
-    /// Saves all; on disk when this returns.
+    /// Saves all; whoever comes after the caller finds it when this returns.
     pub fn save(&self, endpoints: &Endpoints) -> Result<(), StoreError> {
         let io = |source| StoreError::Io { path: self.path.clone(), source };
         let text = serde_json::to_vec(endpoints).map_err(|e| io(e.into()))?;

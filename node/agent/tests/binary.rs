@@ -63,14 +63,18 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         "net.d/99-other.conf",
         "bin/tombolo-cni",
         "state/wireguard.key",
+        "run/endpoints.json",
+        "run/selectors.json",
+        "run/cni-del/c1.eth0.json",
         "wg0.sock",
     ] {
         let file = dir.path().join(file);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, "{}").unwrap();
     }
-    // The state directory is a mount point, as in a pod; the tunnel's device outlived its process.
+    // The directories are mount points, as in a pod; the tunnel's device outlived its process.
     let script = "mount --bind $TOMBOLO_STATE_DIR $TOMBOLO_STATE_DIR && \
+                  mount --bind $TOMBOLO_RUNTIME_DIR $TOMBOLO_RUNTIME_DIR && \
                   ip tuntap add dev tombolo-wg0 mode tun && ip link set tombolo-wg0 up && \
                   ip link add tmb00000000001 type veth peer name x && ip link set tmb00000000001 up && \
                   ip link add other type veth peer name y && ip link set other up && \
@@ -84,6 +88,7 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         .env("TOMBOLO_CLUSTER_ID", "1")
         .env("TOMBOLO_NODE_NAME", "n1")
         .env("TOMBOLO_STATE_DIR", path("state"))
+        .env("TOMBOLO_RUNTIME_DIR", path("run"))
         .env("TOMBOLO_CNI_CONF_DIR", path("net.d"))
         .env("TOMBOLO_CNI_BIN_DIR", path("bin"))
         .env("TOMBOLO_CNI_SOCKET", path("cni.sock"))
@@ -97,8 +102,11 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
     assert!(!printed.contains("tmb") && !printed.contains("10.9.0.0"), "{printed}");
     assert!(!printed.contains("tombolo-wg0") && printed.contains("other-tun"), "{printed}");
     assert!(printed.contains("other@") && printed.contains("10.8.0.0"), "{printed}");
-    for gone in ["net.d/05-tombolo.conflist", "bin/tombolo-cni", "state/wireguard.key", "wg0.sock"] {
+    for gone in ["net.d/05-tombolo.conflist", "bin/tombolo-cni", "wg0.sock"] {
         assert!(!dir.path().join(gone).exists(), "{gone}");
+    }
+    for empty in ["state", "run"] {
+        assert_eq!(std::fs::read_dir(dir.path().join(empty)).unwrap().count(), 0, "{empty}");
     }
     assert!(dir.path().join("net.d/99-other.conf").exists());
 }

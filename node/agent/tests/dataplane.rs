@@ -104,7 +104,7 @@ async fn agent(dir: &std::path::Path, records: &[Record]) -> Agent {
     let facts = NodeFacts { addresses: &addresses, masquerade: true, tunnel: None };
     dataplane.refresh(&underlay, &facts).unwrap();
     let config = ManagerConfig {
-        state_dir: dir.to_owned(),
+        runtime_dir: dir.to_owned(),
         del_queue: dir.join("queue"),
         prefixes: vec!["10.99.0.0/24".parse().unwrap()],
         host_addresses: addresses.to_vec(),

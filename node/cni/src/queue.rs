@@ -11,7 +11,7 @@ use std::{
 use crate::{name, protocol::Attachment};
 
 /// Where the files are.
-pub const DEFAULT_DIR: &str = "/var/lib/tombolo/cni-del";
+pub const DEFAULT_DIR: &str = "/run/tombolo/cni-del";
 
 /// The end of a file's name once it is complete.
 const SUFFIX: &str = ".json";
@@ -19,7 +19,7 @@ const SUFFIX: &str = ".json";
 /// The most bytes of a file: two names and some punctuation.
 const MAX_FILE: u64 = 1024;
 
-/// Leaves a DEL for the agent. When this returns, it is on disk.
+/// Leaves a DEL for the agent. It need not outlive a reboot: neither does the pod.
 pub fn push(dir: &Path, attachment: &Attachment) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let name = format!("{}.{}", attachment.container_id, attachment.ifname);
@@ -28,9 +28,7 @@ pub fn push(dir: &Path, attachment: &Attachment) -> io::Result<()> {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&serde_json::to_vec(attachment)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, dir.join(format!("{name}{SUFFIX}")))?;
-        File::open(dir)?.sync_all()
+        fs::rename(&temporary, dir.join(format!("{name}{SUFFIX}")))
     };
     let written = write();
     if written.is_err() {

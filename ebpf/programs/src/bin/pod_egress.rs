@@ -1,4 +1,4 @@
-//! What a pod sends: tcx ingress of the host's end of its veth.
+//! What a pod sends: ingress filter of the host's end of its veth.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What the stack sends to a pod: tcx egress of the host's end of its veth.
+//! What the stack sends to a pod: egress filter of the host's end of its veth.
 #![no_std]
 #![no_main]
 

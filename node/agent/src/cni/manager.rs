@@ -1,7 +1,7 @@
 //! The endpoints of this node, from ADD to DEL.
 //!
-//! The order of ADD makes a `kill -9` harmless at any point: nothing is answered before it is on disk, and what is
-//! not on disk is found again by its name and removed.
+//! The order of ADD makes a `kill -9` harmless at any point: nothing is answered before it is saved, and what is
+//! not saved is found again by its name and removed.
 
 use std::{
     collections::BTreeMap,
@@ -38,7 +38,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ManagerConfig {
     /// Where the endpoints are kept.
-    pub state_dir: PathBuf,
+    pub runtime_dir: PathBuf,
     /// Where DELs wait that found no agent.
     pub del_queue: PathBuf,
     /// The node's pod prefixes.
@@ -97,7 +97,7 @@ impl Manager {
         intent: Arc<Intent>,
         datapath: Arc<dyn Datapath>,
     ) -> Result<Self, ManagerError> {
-        let store = Store::new(&config.state_dir);
+        let store = Store::new(&config.runtime_dir);
         let mut ipam = Ipam::new(&config.prefixes, ipam::DEFAULT_REST)?;
         for endpoint in intent.read(|state| state.endpoints().clone()).iter() {
             ipam.restore(&endpoint.wiring.attachment, &endpoint.wiring.addresses)?;
@@ -337,7 +337,7 @@ impl Manager {
         }
     }
 
-    /// Writes the endpoints, as they are now, to disk. Also for changes that came with records.
+    /// Writes the endpoints, as they are now. Also for changes that came with records.
     pub fn save(&self) -> Result<(), StoreError> {
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.save(&self.endpoints())

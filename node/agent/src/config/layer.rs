@@ -32,9 +32,12 @@ pub struct Layer {
     /// Where BPF maps and links are pinned.
     #[arg(long, global = true, env = "TOMBOLO_PIN_DIR")]
     pub pin_dir: Option<PathBuf>,
-    /// Where state is kept over restarts.
+    /// Where the tunnel's key is kept.
     #[arg(long, global = true, env = "TOMBOLO_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Where the state of pods is kept until the node reboots.
+    #[arg(long, global = true, env = "TOMBOLO_RUNTIME_DIR")]
+    pub runtime_dir: Option<PathBuf>,
     /// Where the CNI plugin asks.
     #[arg(long, global = true, env = "TOMBOLO_CNI_SOCKET")]
     pub cni_socket: Option<PathBuf>,
@@ -100,6 +103,7 @@ impl Layer {
             namespace: self.namespace.or(below.namespace),
             pin_dir: self.pin_dir.or(below.pin_dir),
             state_dir: self.state_dir.or(below.state_dir),
+            runtime_dir: self.runtime_dir.or(below.runtime_dir),
             cni_socket: self.cni_socket.or(below.cni_socket),
             api_socket: self.api_socket.or(below.api_socket),
             cni_conf_dir: self.cni_conf_dir.or(below.cni_conf_dir),
@@ -131,6 +135,7 @@ impl Layer {
             namespace: self.namespace.unwrap_or_else(|| "tombolo-system".into()),
             pin_dir: self.pin_dir.unwrap_or_else(|| "/sys/fs/bpf/tombolo".into()),
             state_dir: self.state_dir.unwrap_or_else(|| "/var/lib/tombolo".into()),
+            runtime_dir: self.runtime_dir.unwrap_or_else(|| "/run/tombolo".into()),
             cni_socket: self.cni_socket.unwrap_or_else(|| "/run/tombolo/cni.sock".into()),
             api_socket: self.api_socket.unwrap_or_else(|| "/run/tombolo/agent.sock".into()),
             cni_conf_dir: self.cni_conf_dir.unwrap_or_else(|| "/etc/cni/net.d".into()),

@@ -141,7 +141,7 @@ fn a_killed_add_is_done_again() {
         // What a kill between the devices and the state leaves: devices without state.
         node.kill().await;
         drop(manager);
-        std::fs::remove_file(node.dir.path().join("state/endpoints.json")).unwrap();
+        std::fs::remove_file(node.dir.path().join("run/endpoints.json")).unwrap();
         let server = node.start().await;
         assert!(pod_devices().is_empty());
         node.add(&pod).await;

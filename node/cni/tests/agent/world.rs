@@ -117,7 +117,7 @@ impl World {
     /// Starts an agent, or the next one on the same state.
     pub async fn start(&mut self) -> Arc<Manager> {
         let config = ManagerConfig {
-            state_dir: self.dir.path().join("state"),
+            runtime_dir: self.dir.path().join("run"),
             del_queue: self.dir.path().join("queue"),
             prefixes: vec![self.prefix.parse().unwrap()],
             host_addresses: vec![NODE.parse().unwrap()],
@@ -125,7 +125,7 @@ impl World {
             route_mtu: 1420,
             identity_wait: Duration::from_millis(200),
         };
-        self.intent = intent(Store::new(&config.state_dir).load().unwrap());
+        self.intent = intent(Store::new(&config.runtime_dir).load().unwrap());
         self.intent.write(|state| {
             state.begin_sync();
             self.pods.lock().unwrap().iter().for_each(|pod| state.apply(Change::Upsert(record(pod))));

@@ -140,7 +140,7 @@ fn cni(variables: &[&str]) -> anyhow::Result<(bool, Value)> {
         .spawn()?;
     let config = json!({
         "cniVersion": "1.1.0", "name": "tombolo", "type": "tombolo-cni",
-        "socket": "/run/tombolo/cni.sock", "delQueue": "/var/lib/tombolo/cni-del",
+        "socket": "/run/tombolo/cni.sock", "delQueue": "/run/tombolo/cni-del",
     });
     if let Some(mut input) = child.stdin.take() {
         input.write_all(config.to_string().as_bytes())?;
@@ -189,7 +189,7 @@ async fn the_plugin_refuses_bad_calls_by_the_codes_of_the_specification() {
 #[expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 fn taken_interface() -> Vec<String> {
     let machines = machines("east").unwrap();
-    let script = ["cat", "/var/lib/tombolo/endpoints.json"];
+    let script = ["cat", "/run/tombolo/endpoints.json"];
     let state: Value = serde_json::from_str(&machine::run(&machines, "node-1", &script).unwrap()).unwrap();
     let endpoint = &state["endpoints"][0];
     let text = |path: &str| endpoint.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
