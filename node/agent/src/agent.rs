@@ -25,7 +25,7 @@ use crate::{
     metrics::Metrics,
     netlink::{self, Netlink},
     observe,
-    pod_link::{GATEWAY_V4, GATEWAY_V6},
+    pod_link::{GATEWAY_V4, GATEWAY_V6, HOST_PREFIX},
     session::{self, SessionConfig},
     store::Store,
     sysctl,
@@ -127,7 +127,7 @@ impl Running {
     }
 
     async fn watch(&self) -> anyhow::Result<()> {
-        let mut changes = netlink::watch().context("cannot watch the network devices")?;
+        let mut changes = netlink::watch(HOST_PREFIX).context("cannot watch the network devices")?;
         loop {
             match tokio::time::timeout(LOOK_AGAIN, changes.recv()).await {
                 Ok(None) => anyhow::bail!("the kernel no longer tells of network devices"),
@@ -295,13 +295,8 @@ async fn install_when_ready(intent: &Intent, installer: &Installer) -> anyhow::R
 /// Identities change with labels; the file follows, so that a restart begins with the newest.
 async fn save_identities(intent: &Intent, manager: &Manager) -> anyhow::Result<()> {
     let mut changes = intent.changes();
-    let mut saved = manager.endpoints();
     loop {
         changes.changed().await.context("the state is gone")?;
-        let now = manager.endpoints();
-        if now != saved {
-            tokio::task::block_in_place(|| manager.save())?;
-            saved = now;
-        }
+        manager.save()?;
     }
 }

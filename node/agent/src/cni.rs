@@ -1,5 +1,6 @@
 //! The agent's side of CNI: it makes, keeps and removes the endpoints of this node.
 
+mod calls;
 mod failure;
 mod gc;
 mod manager;
@@ -18,6 +19,6 @@ pub trait Datapath: Send + Sync {
     /// each endpoint that the agent finds at its start.
     async fn connect(&self, endpoint: &LocalEndpoint) -> anyhow::Result<()>;
 
-    /// Forgets an endpoint, whose devices are gone already.
+    /// Forgets an endpoint that is no longer among those of the node: when this returns, no map speaks of it.
     async fn disconnect(&self, endpoint: &LocalEndpoint);
 }

@@ -109,9 +109,10 @@ impl Datapath for Dataplane {
         Ok(())
     }
 
+    /// The programs go with the device. What cannot be written now is tried again by the reconciler.
     async fn disconnect(&self, endpoint: &LocalEndpoint) {
-        if let Err(e) = self.loaded.detach(endpoint.wiring.ifindex) {
-            tracing::warn!(attachment = %endpoint.wiring.attachment, error = %e, "cannot detach from a pod");
+        if let Err(e) = self.engine.flush().await {
+            tracing::warn!(attachment = %endpoint.wiring.attachment, error = %e, "cannot forget a pod");
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Links, addresses, routes and neighbours of one network namespace, over rtnetlink(7).
 
+mod batch;
 mod link;
+mod remove;
 mod route;
 mod watch;
 
 use std::{io, sync::Arc};
 
+pub use batch::Batch;
 pub use link::{Link, VethSpec};
+pub use remove::{Removal, remove};
 pub use route::{Route, RouteSpec};
 use rtnetlink::Handle;
 use tokio::sync::Mutex;

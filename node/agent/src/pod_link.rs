@@ -10,7 +10,8 @@ use tombolo_model::{Address, Prefix};
 use tombolo_node_core::endpoints::AttachmentId;
 
 use crate::{
-    netlink::{Link, Netlink, NetlinkError, RouteSpec, VethSpec},
+    mac,
+    netlink::{self, Batch, Link, Netlink, NetlinkError, Removal, RouteSpec, VethSpec},
     netns::{Netns, NetnsError},
     sysctl,
 };
@@ -87,30 +88,24 @@ pub fn gateway(address: Address) -> IpAddr {
 
 /// Makes the link of a pod; on an error nothing is left of it.
 pub async fn create(host: &Netlink, netns: &Netns, spec: &PodLinkSpec) -> Result<PodLink, PodLinkError> {
-    let inside = netns.netlink().await?;
-    // A host side without a known endpoint is what a killed agent left.
-    if let Some(leftover) = host.link(&spec.host_interface).await? {
-        host.delete_link(leftover.index).await?;
+    let link = match create_veth(netns, spec) {
+        Err(PodLinkError::Netlink(e)) if e.errno() == Some(libc::EEXIST) => {
+            clear_the_way(host, netns, spec).await?;
+            create_veth(netns, spec)?
+        }
+        result => result?,
+    };
+    if let Err(error) = configure(netns, &link, spec).await {
+        remove(&spec.host_interface).await?.gone().await?;
+        return Err(error);
     }
-    if inside.link(&spec.interface).await?.is_some() {
-        return Err(PodLinkError::Exists(spec.interface.clone()));
-    }
-    let veth =
-        VethSpec { name: &spec.host_interface, peer: &spec.interface, netns: netns.fd(), mtu: spec.mtu };
-    host.create_veth(&veth).await?;
-    let configured = configure(host, &inside, netns, spec).await;
-    if configured.is_err() {
-        remove(host, &spec.host_interface).await?;
-    }
-    configured
+    Ok(link)
 }
 
-/// Removes the link with this name on the host, and with it the pod's side; nothing there is no error.
-pub async fn remove(host: &Netlink, host_interface: &str) -> Result<(), NetlinkError> {
-    match host.link(host_interface).await? {
-        Some(link) if link.veth => host.delete_link(link.index).await,
-        _ => Ok(()),
-    }
+/// Removes the link with this name on the host, and with it the pod's side; nothing there is no error. When this
+/// returns, both are out of sight and reach.
+pub async fn remove(host_interface: &str) -> Result<Removal, NetlinkError> {
+    netlink::remove(host_interface).await
 }
 
 /// Verifies that the link still is as [`create`] made it; says the first difference.
@@ -155,67 +150,86 @@ pub async fn verify(host: &Netlink, netns: &Netns, spec: &PodLinkSpec) -> Result
     Ok(())
 }
 
-async fn configure(
-    host: &Netlink,
-    inside: &Netlink,
-    netns: &Netns,
-    spec: &PodLinkSpec,
-) -> Result<PodLink, PodLinkError> {
-    let missing = |name: &str| PodLinkError::Changed(format!("interface {name} vanished while it was made"));
-    let outer = host.link(&spec.host_interface).await?.ok_or_else(|| missing(&spec.host_interface))?;
-    let inner = inside.link(&spec.interface).await?.ok_or_else(|| missing(&spec.interface))?;
-    sysctl::prepare_device(&outer.name)?;
-    if spec.addresses.iter().all(|a| a.is_ipv4()) {
-        sysctl::disable_ipv6(&outer.name)?;
-        let name = inner.name.clone();
-        netns.run(move || sysctl::disable_ipv6(&name).map_err(std::io::Error::other)).await?;
+fn create_veth(netns: &Netns, spec: &PodLinkSpec) -> Result<PodLink, PodLinkError> {
+    let (mac, peer_mac) = (mac::random(), mac::random());
+    let (name, peer) = (&spec.host_interface, &spec.interface);
+    let veth = VethSpec { name, peer, netns: netns.fd(), mtu: spec.mtu, mac, peer_mac };
+    let made = Batch::default().create_veth(&veth).run()?;
+    let host = made.into_iter().find(|link| link.name == *name && link.peer != 0).ok_or_else(|| {
+        PodLinkError::Changed(format!("interface {name} was made, but the kernel does not show it"))
+    })?;
+    let pod = Link { index: host.peer, name: peer.clone(), mac: peer_mac, peer: host.index, ..host };
+    Ok(PodLink { host, pod })
+}
+
+/// One of the names is taken. A host side without a known endpoint is what a killed agent left; in the pod it is
+/// somebody else's.
+async fn clear_the_way(host: &Netlink, netns: &Netns, spec: &PodLinkSpec) -> Result<(), PodLinkError> {
+    if let Some(leftover) = host.link(&spec.host_interface).await? {
+        host.delete_link(leftover.index).await?;
     }
-    inside.set_up(inner.index, spec.mtu).await?;
+    match netns.netlink().await?.link(&spec.interface).await? {
+        Some(_) => Err(PodLinkError::Exists(spec.interface.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Both sides at the same time.
+async fn configure(netns: &Netns, link: &PodLink, spec: &PodLinkSpec) -> Result<(), PodLinkError> {
+    let ipv4_only = spec.addresses.iter().all(|a| a.is_ipv4());
+    let (mut inside, name) = (pod_requests(link, spec)?, link.pod.name.clone());
+    let pod = netns.run(move || {
+        let prepared = if ipv4_only { sysctl::disable_ipv6(&name) } else { Ok(()) };
+        Ok(prepared.map_err(PodLinkError::from).and_then(|()| Ok(inside.run()?)))
+    });
+    let host = async {
+        sysctl::prepare_device(&link.host.name)?;
+        if ipv4_only {
+            sysctl::disable_ipv6(&link.host.name)?;
+        }
+        Ok::<_, PodLinkError>(host_requests(link, spec)?.run()?)
+    };
+    // The pod's thread is on its way while this one works.
+    let (pod, host) = tokio::join!(pod, host);
+    pod??;
+    host.map(drop)
+}
+
+fn pod_requests(link: &PodLink, spec: &PodLinkSpec) -> Result<Batch, NetlinkError> {
+    let (device, mut batch) = (link.pod.index, Batch::default());
+    batch.set_up(device);
     for &address in &spec.addresses {
-        configure_pod(inside, &inner, outer.mac, address, spec.route_mtu).await?;
-        configure_host(host, &outer, inner.mac, address, &spec.host_addresses).await?;
+        let gateway = gateway(address);
+        batch.add_address(device, address.to_ip()).set_neighbour(device, gateway, link.host.mac);
+        let to_gateway = RouteSpec {
+            destination: Prefix::host(gateway.into()),
+            gateway: None,
+            device,
+            source: None,
+            mtu: None,
+        };
+        let destination = if address.is_ipv4() {
+            Prefix::new(Ipv4Addr::UNSPECIFIED.into(), 96)
+        } else {
+            Prefix::new(IpAddr::from(Ipv6Addr::UNSPECIFIED).into(), 0)
+        };
+        let mtu = Some(spec.route_mtu);
+        let default = RouteSpec { destination, gateway: Some(gateway), mtu, ..to_gateway };
+        batch.set_route(&to_gateway)?.set_route(&default)?;
     }
-    Ok(PodLink { host: outer, pod: inner })
+    Ok(batch)
 }
 
-async fn configure_pod(
-    inside: &Netlink,
-    link: &Link,
-    gateway_mac: [u8; 6],
-    address: Address,
-    mtu: u32,
-) -> Result<(), NetlinkError> {
-    let gateway = gateway(address);
-    inside.add_address(link.index, address.to_ip()).await?;
-    inside.set_neighbour(link.index, gateway, gateway_mac).await?;
-    let to_gateway = RouteSpec {
-        destination: Prefix::host(gateway.into()),
-        gateway: None,
-        device: link.index,
-        source: None,
-        mtu: None,
-    };
-    inside.set_route(&to_gateway).await?;
-    let anywhere = if address.is_ipv4() {
-        Prefix::new(Ipv4Addr::UNSPECIFIED.into(), 96)
-    } else {
-        Prefix::new(IpAddr::from(Ipv6Addr::UNSPECIFIED).into(), 0)
-    };
-    let default = RouteSpec { destination: anywhere, gateway: Some(gateway), mtu: Some(mtu), ..to_gateway };
-    inside.set_route(&default).await
-}
-
-async fn configure_host(
-    host: &Netlink,
-    link: &Link,
-    pod_mac: [u8; 6],
-    address: Address,
-    host_addresses: &[IpAddr],
-) -> Result<(), NetlinkError> {
-    let source = host_addresses.iter().copied().find(|a| a.is_ipv4() == address.is_ipv4());
-    let destination = Prefix::host(address);
-    host.set_neighbour(link.index, address.to_ip(), pod_mac).await?;
-    host.set_route(&RouteSpec { destination, gateway: None, device: link.index, source, mtu: None }).await
+fn host_requests(link: &PodLink, spec: &PodLinkSpec) -> Result<Batch, NetlinkError> {
+    let (device, mut batch) = (link.host.index, Batch::default());
+    batch.set_up(device);
+    for &address in &spec.addresses {
+        let source = spec.host_addresses.iter().copied().find(|a| a.is_ipv4() == address.is_ipv4());
+        let destination = Prefix::host(address);
+        batch.set_neighbour(device, address.to_ip(), link.pod.mac);
+        batch.set_route(&RouteSpec { destination, gateway: None, device, source, mtu: None })?;
+    }
+    Ok(batch)
 }
 
 #[cfg(test)]

@@ -8,15 +8,16 @@ use std::{
     process::Command,
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, unshare};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 use tombolo_model::{ClusterId, NodeRecord, Prefix, Record};
 use tombolo_node::{
     engine::{Engine, TableLane},
     intent::Intent,
-    netlink::Netlink,
+    netlink::{self, Netlink},
     targets::Routes,
     underlay,
 };
@@ -170,6 +171,22 @@ fn the_reconciler_heals_and_prunes_only_after_the_sync() {
         assert!(ip("route show proto 178").contains("10.2.0.0/24 dev wg0"));
         assert!(engine.failures().is_empty());
         assert_eq!(*kept.lock().unwrap(), 1, "the bits are kept when they change");
+    });
+}
+
+#[test]
+fn pods_come_and_go_unnoticed() {
+    on_a_node(|| async {
+        let mut changes = netlink::watch("tmb").unwrap();
+        let soon = Duration::from_millis(300);
+        ip("link add tmb0 type veth peer name tmb1");
+        ip("route add 10.1.1.7/32 dev eth0 proto 178");
+        ip("link del tmb0");
+        assert!(timeout(soon, changes.recv()).await.is_err(), "woken for a pod");
+        for command in ["route add 10.1.1.0/24 dev eth0 proto 178", "link add other type veth peer name x"] {
+            ip(command);
+            timeout(soon, changes.recv()).await.expect(command);
+        }
     });
 }
 

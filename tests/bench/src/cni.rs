@@ -29,7 +29,8 @@ pub const CALLS: Benchmark = Benchmark {
     measures: "a CNI ADD, and its DEL, as a process in a node with a fresh network namespace and a real pod, p50 of 10, \
         against the bridge and host-local plugins called the same way in turn",
     leaves_out: "the wait for a pod that the cluster has made a moment ago (this one is known), calls at the same time, \
-        what the container runtime adds, policy (the peer has none)",
+        what the container runtime adds, policy (the peer has none), what the kernel still does with devices that are \
+        gone when DEL is answered",
     run: calls,
 };
 

@@ -18,9 +18,8 @@ impl Manager {
             if valid.contains(&(id.container.as_str(), id.interface.as_str())) {
                 continue;
             }
-            let stale = Attachment { container_id: id.container.clone(), ifname: id.interface.clone() };
             tracing::info!(attachment = %id, "removing an endpoint that the runtime no longer knows");
-            if let Err(failure) = self.del(&stale).await {
+            if let Err(failure) = self.remove(id).await {
                 failures.push(failure);
             }
         }
@@ -44,7 +43,7 @@ impl Manager {
             let there = links.iter().any(|l| l.name == wiring.host_interface && l.index == wiring.ifindex);
             if !there {
                 tracing::info!(attachment = %wiring.attachment, "forgetting a pod whose interface is gone");
-                if let Err(e) = self.forget(endpoint).await {
+                if let Err(e) = self.remove(&wiring.attachment).await {
                     tracing::error!(attachment = %wiring.attachment, error = %e, "cannot forget an endpoint");
                 }
                 continue;

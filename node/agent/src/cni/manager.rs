@@ -4,7 +4,6 @@
 //! not saved is found again by its name and removed.
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,11 +23,15 @@ use tombolo_node_core::{
     ipam::{self, Ipam, PrefixError},
 };
 
-use super::{Datapath, failure::IntoFailure};
+use super::{
+    Datapath,
+    calls::{Call, Calls},
+    failure::IntoFailure,
+};
 use crate::{
     intent::Intent,
     mac,
-    netlink::Netlink,
+    netlink::{Netlink, Removal},
     netns::Netns,
     pod_link::{self, PodLinkSpec},
     store::{Store, StoreError},
@@ -61,11 +64,10 @@ pub struct Manager {
     datapath: Arc<dyn Datapath>,
     store: Store,
     started: Instant,
-    ipam: Mutex<Ipam>,
-    /// Saves must not overtake each other.
-    saving: Mutex<()>,
-    /// Calls for one attachment come one after the other.
-    calls: Mutex<BTreeMap<AttachmentId, Arc<tokio::sync::Mutex<()>>>>,
+    ipam: Arc<Mutex<Ipam>>,
+    /// What was saved last. Saves must not overtake each other.
+    saved: Mutex<Option<Endpoints>>,
+    calls: Calls,
     running: watch::Sender<usize>,
 }
 
@@ -109,9 +111,9 @@ impl Manager {
             datapath,
             store,
             started: Instant::now(),
-            ipam: Mutex::new(ipam),
-            saving: Mutex::default(),
-            calls: Mutex::default(),
+            ipam: Arc::new(Mutex::new(ipam)),
+            saved: Mutex::default(),
+            calls: Calls::default(),
             running: watch::Sender::new(0),
         })
     }
@@ -160,8 +162,7 @@ impl Manager {
     async fn add(&self, attachment: &Attachment, netns: &Path, pod: &Pod) -> Result<Added, Failure> {
         let id = attachment_id(attachment)?;
         let namespace = Netns::open(netns).map_err(|e| e.failure())?;
-        let call = self.call(&id);
-        let _running = call.lock().await;
+        let _call = self.calls.begin(&id).await;
         self.refuse_or_forget(&id, &namespace).await?;
         let record = timeout(self.config.identity_wait, self.intent.pod(pod)).await.map_err(|_| {
             let Pod { namespace, name, .. } = pod;
@@ -193,7 +194,9 @@ impl Manager {
                 ),
             ));
         }
-        self.forget(&endpoint).await
+        self.forget(&endpoint).await?.gone().await.map_err(|e| e.failure())?;
+        self.ipam().release(id, self.started.elapsed());
+        Ok(())
     }
 
     async fn wire(
@@ -224,7 +227,11 @@ impl Manager {
         };
         if let Err(failure) = connected {
             // What cannot be undone now is found by its name at the next ADD, DEL or start.
-            if let Err(e) = pod_link::remove(&self.host, &spec.host_interface).await {
+            let removed = match pod_link::remove(&spec.host_interface).await {
+                Ok(removal) => removal.gone().await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = removed {
                 tracing::warn!(attachment = %id, error = %e, "cannot undo a failed ADD");
             }
             return Err(failure);
@@ -263,30 +270,44 @@ impl Manager {
 
     /// DEL: what is gone already is success.
     pub(super) async fn del(&self, attachment: &Attachment) -> Result<(), Failure> {
-        let id = attachment_id(attachment)?;
-        let call = self.call(&id);
-        let result = {
-            let _running = call.lock().await;
-            let endpoint = self.endpoint(&id);
-            match endpoint {
-                Some(endpoint) => self.forget(&endpoint).await,
-                None => pod_link::remove(&self.host, &pod_link::host_interface(&id))
-                    .await
-                    .map_err(|e| e.failure()),
-            }
-        };
-        // Container ids never come back, so neither does the lock.
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        result
+        self.remove(&attachment_id(attachment)?).await
     }
 
-    pub(super) async fn forget(&self, endpoint: &LocalEndpoint) -> Result<(), Failure> {
+    /// Returns when nothing of the endpoint is to be found any more. Its address, and the next call for the
+    /// attachment, wait until the kernel is done with the devices.
+    pub(super) async fn remove(&self, id: &AttachmentId) -> Result<(), Failure> {
+        let call = self.calls.begin(id).await;
+        let removal = match self.endpoint(id) {
+            Some(endpoint) => self.forget(&endpoint).await?,
+            None => pod_link::remove(&pod_link::host_interface(id)).await.map_err(|e| e.failure())?,
+        };
+        self.release_after(removal, id.clone(), call);
+        Ok(())
+    }
+
+    /// Not saved first, then no longer there: a kill in between leaves a device without an endpoint, which is
+    /// removed at the next start. The address is still taken when this returns.
+    async fn forget(&self, endpoint: &LocalEndpoint) -> Result<Removal, Failure> {
         let wiring = &endpoint.wiring;
-        pod_link::remove(&self.host, &wiring.host_interface).await.map_err(|e| e.failure())?;
         self.intent.write(|state| state.remove_endpoint(&wiring.attachment));
-        self.datapath.disconnect(endpoint).await;
-        self.ipam().release(&wiring.attachment, self.started.elapsed());
-        self.save().map_err(|e| e.failure())
+        self.save().map_err(|e| e.failure())?;
+        let (removal, ()) =
+            tokio::join!(pod_link::remove(&wiring.host_interface), self.datapath.disconnect(endpoint));
+        removal.map_err(|e| e.failure())
+    }
+
+    fn release_after(&self, removal: Removal, id: AttachmentId, call: Call) {
+        let (ipam, started) = (Arc::clone(&self.ipam), self.started);
+        tokio::spawn(async move {
+            match removal.gone().await {
+                Ok(()) => {
+                    ipam.lock().unwrap_or_else(PoisonError::into_inner).release(&id, started.elapsed());
+                }
+                // The address stays taken; the next DEL or start tries again.
+                Err(e) => tracing::error!(attachment = %id, error = %e, "cannot remove a pod's devices"),
+            }
+            drop(call);
+        });
     }
 
     async fn check(
@@ -337,19 +358,19 @@ impl Manager {
         }
     }
 
-    /// Writes the endpoints, as they are now. Also for changes that came with records.
+    /// Saves the endpoints as they are now, unless they are. Also for changes that came with records.
     pub fn save(&self) -> Result<(), StoreError> {
-        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        self.store.save(&self.endpoints())
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.endpoints();
+        if saved.as_ref() != Some(&now) {
+            self.store.save(&now)?;
+            *saved = Some(now);
+        }
+        Ok(())
     }
 
     fn endpoint(&self, id: &AttachmentId) -> Option<LocalEndpoint> {
         self.intent.read(|state| state.endpoints().by_attachment(id).cloned())
-    }
-
-    fn call(&self, id: &AttachmentId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(calls.entry(id.clone()).or_default())
     }
 
     fn ipam(&self) -> MutexGuard<'_, Ipam> {

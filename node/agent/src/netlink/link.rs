@@ -4,13 +4,12 @@ use std::{net::IpAddr, os::fd::BorrowedFd};
 
 use futures::TryStreamExt;
 use rtnetlink::{
-    LinkMessageBuilder, LinkUnspec, LinkVeth,
+    LinkMessageBuilder, LinkUnspec,
     packet_route::{
         address::{AddressAttribute, AddressMessage},
-        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     },
 };
-use std::os::fd::AsRawFd;
 
 use super::{Netlink, NetlinkError};
 
@@ -29,6 +28,9 @@ pub struct Link {
     pub up: bool,
     /// Whether it is one end of a veth pair.
     pub veth: bool,
+    /// The index of the device behind it, for an end of a veth pair that of the other end in its own namespace; 0
+    /// when there is none.
+    pub peer: u32,
 }
 
 /// A veth pair with one end here and the other one in another namespace.
@@ -42,28 +44,13 @@ pub struct VethSpec<'a> {
     pub netns: BorrowedFd<'a>,
     /// MTU of both ends, bytes.
     pub mtu: u32,
+    /// Ethernet address of the end here.
+    pub mac: [u8; 6],
+    /// Ethernet address of the end there.
+    pub peer_mac: [u8; 6],
 }
 
 impl Netlink {
-    /// Makes a veth pair in one step of the kernel: it is there as a whole or not at all. The end here is up; the
-    /// kernel refuses that for the other one until both exist.
-    pub async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<(), NetlinkError> {
-        let peer = LinkMessageBuilder::<LinkUnspec>::new()
-            .name(spec.peer)
-            .mtu(spec.mtu)
-            .setns_by_fd(spec.netns.as_raw_fd())
-            .build();
-        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
-            .name(spec.name)
-            .mtu(spec.mtu)
-            .up()
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .build();
-        self.handle.link().add(message).execute().await.map_err(|e| {
-            NetlinkError::new(format!("cannot create the veth pair {} - {}", spec.name, spec.peer), &e)
-        })
-    }
-
     /// The link with this name, if there is one.
     pub async fn link(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
         let mut found = self.handle.link().get().match_name(name).execute();
@@ -103,16 +90,6 @@ impl Netlink {
         })
     }
 
-    /// Gives an address with the prefix of a single host to a link; one that it has already is no error.
-    pub async fn add_address(&self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let request = self.handle.address().add(index, address, bits).replace();
-        request
-            .execute()
-            .await
-            .map_err(|e| NetlinkError::new(format!("cannot give the address {address} to an interface"), &e))
-    }
-
     /// Every address with the index of its link.
     pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
         let _listing = self.listing.lock().await;
@@ -120,18 +97,10 @@ impl Netlink {
         let all = all.map_err(|e| NetlinkError::new("cannot list the addresses", &e))?;
         Ok(all.iter().filter_map(address).collect())
     }
-
-    /// Ties an address to a link-layer address for good.
-    pub async fn set_neighbour(&self, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<(), NetlinkError> {
-        let request = self.handle.neighbours().add(index, address).link_layer_address(&mac).replace();
-        request
-            .execute()
-            .await
-            .map_err(|e| NetlinkError::new(format!("cannot add a neighbour entry for {address}"), &e))
-    }
 }
 
-fn link(message: &LinkMessage) -> Link {
+/// What the agent cares about of a link.
+pub(super) fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
@@ -139,12 +108,14 @@ fn link(message: &LinkMessage) -> Link {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         veth: false,
+        peer: 0,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().unwrap_or_default(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Link(peer) => link.peer = *peer,
             LinkAttribute::LinkInfo(infos) => link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}
         }

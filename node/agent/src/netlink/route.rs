@@ -79,7 +79,8 @@ impl Netlink {
     }
 }
 
-fn message(spec: &RouteSpec) -> Result<RouteMessage, String> {
+/// The request to make or remove a route.
+pub(super) fn message(spec: &RouteSpec) -> Result<RouteMessage, String> {
     let mut builder = RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(spec.destination.address().to_ip(), spec.destination.family_bits())
         .map_err(|e| e.to_string())?

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use tombolo_cni::{failure::code, queue};
+use tombolo_node::pod_link;
+use tombolo_node_core::endpoints::AttachmentId;
 
 use crate::world::{PodNetns, error, ip, on_a_node, pod_devices};
 
@@ -82,6 +84,40 @@ fn a_late_failure_is_undone() {
 }
 
 #[test]
+fn a_device_in_the_way_is_replaced() {
+    on_a_node(|mut node| async move {
+        node.start().await;
+        let pod = node.pod("web");
+        let id = AttachmentId { container: "container-web".into(), interface: "eth0".into() };
+        let name = pod_link::host_interface(&id);
+        ip(&["link", "add", &name, "type", "veth", "peer", "name", "x"]);
+        node.add(&pod).await;
+        assert_eq!(pod_devices(), [name]);
+        assert!(!ip(&["link"]).contains(" x@"));
+    });
+}
+
+#[test]
+fn an_address_rests_until_the_devices_are_gone() {
+    on_a_node(|mut node| async move {
+        let manager = node.start().await;
+        let pod = node.pod("web");
+        // Each ADD comes while the kernel still works on the DEL before, as do further DELs.
+        for address in ["10.99.0.2/32", "10.99.0.3/32", "10.99.0.4/32"] {
+            assert_eq!(node.add(&pod).await["ips"][0]["address"], address);
+            assert_eq!(pod_devices().len(), 1);
+            for _ in 0..2 {
+                assert!(node.call("DEL", &pod, &node.config()).await.status.success());
+                assert!(pod_devices().is_empty());
+            }
+        }
+        node.add(&pod).await;
+        assert_eq!(manager.endpoints().iter().count(), 1);
+        assert_eq!(manager.address_usage()[0].2, 4, "three rest");
+    });
+}
+
+#[test]
 fn addresses_run_out_with_a_clear_error() {
     on_a_node(|mut node| async move {
         node.prefix = "10.99.0.0/30";
@@ -138,7 +174,7 @@ fn a_killed_add_is_done_again() {
         let manager = node.start().await;
         let pod = node.pod("web");
         node.add(&pod).await;
-        // What a kill between the devices and the state leaves: devices without state.
+        // What a kill between the devices and the state leaves, of an ADD or a DEL: devices without state.
         node.kill().await;
         drop(manager);
         std::fs::remove_file(node.dir.path().join("run/endpoints.json")).unwrap();

@@ -40,6 +40,7 @@ fn a_pod_is_connected_and_disconnected() {
             assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
             assert!(pod_devices().is_empty());
             assert!(!ip(&["route"]).contains("10.99."));
+            assert!(!pod.run(|| ip(&["address"])).contains("10.99."));
         }
         assert!(!pod.run(|| ip(&["link"])).contains("eth0"));
     });
