@@ -64,8 +64,9 @@ test-e2e: image ## The product on three real clusters; ends a playground that ru
 	$(PLAYGROUND) snapshot >target/before
 	$(PLAYGROUND) up --cni tombolo --clusters 3
 	$(TOMBOLO) connect --context east --destination-context west
-	$(TEST) --test suite network:: kubectl:: policy:: between:: node:: input::
-	$(TEST) --test suite seeing:: wire:: faults:: link:: joining:: uninstall:: -- --test-threads 1
+	$(TEST) --test suite -- network:: kubectl:: policy:: between:: node:: input::
+	$(TEST) --test suite -- --test-threads 1 seeing:: wire:: faults:: link:: joining::
+	$(TEST) --test suite uninstall::
 	$(PLAYGROUND) down
 	$(PLAYGROUND) snapshot --since target/before
 

@@ -17,9 +17,11 @@ use kube::{
 use serde_json::json;
 
 use crate::{
+    agents::ask_daemon,
     cluster::ClusterArgs,
     delete, exec,
     helm::{self, Chart, RELEASE},
+    mesh,
     output::progress,
 };
 
@@ -28,7 +30,7 @@ const CLEANUP: &str = "tombolo-cleanup";
 /// What `tombolo uninstall` takes.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Pods keep running but lose their network: nodes are NotReady until another CNI plugin is \
+    after_help = "The cluster leaves its mesh. Pods keep running but lose their network: nodes are NotReady until another CNI plugin is \
     installed.\n\nExample:\n  tombolo uninstall --context east"
 )]
 pub struct Args {
@@ -50,6 +52,7 @@ pub async fn run(cluster: &ClusterArgs, args: &Args) -> anyhow::Result<()> {
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let config = configs.get("tombolo-config").await.context("cannot read the ConfigMap tombolo-config")?;
 
+    leave_mesh(cluster).await;
     progress("removing the release");
     let mut flags = vec!["uninstall".to_owned(), RELEASE.to_owned(), "--wait".to_owned()];
     flags.extend(cluster.helm_flags());
@@ -63,6 +66,24 @@ pub async fn run(cluster: &ClusterArgs, args: &Args) -> anyhow::Result<()> {
     delete_namespace(&client, namespace).await?;
     progress("tombolo is removed");
     Ok(())
+}
+
+/// A cluster without tombolo is no member. One that cannot leave is uninstalled all the same.
+async fn leave_mesh(cluster: &ClusterArgs) {
+    let left = async {
+        let members = mesh::status(cluster).await?.members.len();
+        if members > 1 {
+            let client = cluster.client().await?;
+            progress(ask_daemon(&client, &cluster.namespace, &["leave"]).await?.trim());
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    if let Err(error) = left.await {
+        progress(&format!(
+            "the mesh does not know that this cluster leaves ({error:#}): if it is in one, run `tombolo disconnect \
+             --cluster NAME` for another member"
+        ));
+    }
 }
 
 /// The agents must have ended before their traces are removed, or they would put them back.

@@ -29,13 +29,16 @@ use crate::{
     session::{self, SessionConfig},
     store::Store,
     sysctl,
-    targets::{Peers, Routes, Tunnel, map},
+    targets::{Peers, Routes, Tunnel, TunnelError, map},
     uapi::Uapi,
     underlay::{self, TUNNEL_OVERHEAD, Underlay},
 };
 
 /// How often the tunnel and the devices are looked at without being told.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The same while the tunnel's process does not take its configuration: it has just been started, most likely.
+const TUNNEL_AGAIN: Duration = Duration::from_millis(300);
 
 /// How long calls that have begun may take when the agent stops.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -77,7 +80,9 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
     let engine = start_engine(&config, &intent, &loaded, &netlink, &node, &tunnel)?;
     let dataplane = Arc::new(Dataplane::new(loaded, engine.clone()));
     let running = Running { config, netlink, node, engine, dataplane, tunnel };
-    running.refresh().await.context("the datapath cannot be attached")?;
+    if let Err(e) = running.refresh().await.context("the datapath cannot be attached")? {
+        tracing::warn!(error = %e, "the tunnel is not ready");
+    }
     running.dataplane.attach_cgroup(&running.config.cgroup_root)?;
 
     let manager = Arc::new(running.manager(&intent, &installer, &underlay)?);
@@ -107,14 +112,14 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
 }
 
 impl Running {
-    /// Brings programs and tunnel to the devices that there are now.
-    async fn refresh(&self) -> anyhow::Result<()> {
+    /// Brings programs and tunnel to the devices that there are now. A tunnel that is not ready holds up nothing else.
+    async fn refresh(&self) -> anyhow::Result<Result<(), TunnelError>> {
         let underlay = underlay::find(&self.netlink, &self.config.devices, &self.node.addresses).await?;
-        match self.tunnel.ensure(&self.netlink).await {
-            Ok(false) => {}
-            Ok(true) => self.engine.observe(),
-            Err(e) => tracing::warn!(error = %e, "the tunnel is not ready"),
-        }
+        let ready = self.tunnel.ensure(&self.netlink).await.map(|configured| {
+            if configured {
+                self.engine.observe();
+            }
+        });
         let tunnel = self.netlink.link(&self.config.tunnel_device).await?;
         let facts = NodeFacts {
             addresses: &self.node.addresses,
@@ -123,19 +128,31 @@ impl Running {
         };
         self.dataplane.refresh(&underlay, &facts)?;
         self.dataplane.forget_devices(&self.netlink).await?;
-        Ok(())
+        Ok(ready)
     }
 
     async fn watch(&self) -> anyhow::Result<()> {
         let mut changes = netlink::watch(HOST_PREFIX).context("cannot watch the network devices")?;
+        let (mut wait, mut was_ready) = (LOOK_AGAIN, true);
         loop {
-            match tokio::time::timeout(LOOK_AGAIN, changes.recv()).await {
+            match tokio::time::timeout(wait, changes.recv()).await {
                 Ok(None) => anyhow::bail!("the kernel no longer tells of network devices"),
                 Ok(Some(())) => self.engine.observe(),
                 Err(_) => {}
             }
-            if let Err(e) = self.refresh().await {
-                tracing::warn!(error = %format!("{e:#}"), "the datapath could not follow the network devices");
+            match self.refresh().await {
+                Ok(ready) => {
+                    wait = if ready.is_ok() { LOOK_AGAIN } else { TUNNEL_AGAIN };
+                    if let Err(e) = &ready
+                        && was_ready
+                    {
+                        tracing::warn!(error = %e, "the tunnel is not ready");
+                    }
+                    was_ready = ready.is_ok();
+                }
+                Err(e) => {
+                    tracing::warn!(error = %format!("{e:#}"), "the datapath could not follow the network devices");
+                }
             }
             // Changes come in bursts: at most some passes per second.
             tokio::time::sleep(Duration::from_millis(200)).await;

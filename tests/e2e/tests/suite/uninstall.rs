@@ -82,6 +82,8 @@ async fn uninstall_leaves_nothing_and_install_works_again() {
     assert_eq!(before.iter().filter(|line| is_ours(line)).collect::<Vec<_>>(), [""; 0]);
     only_other_clusters_have_objects(&objects).await.unwrap();
     nothing_in_the_api(&cluster).await.unwrap();
+    let mesh = succeeds("west", &["mesh", "status"]).unwrap();
+    assert!(!mesh.contains("east"), "{mesh}");
 
     let install = ["install", "--cluster-name", "east", "--cluster-id", "1"];
     succeeds("east", &install).unwrap();
