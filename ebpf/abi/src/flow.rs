@@ -172,11 +172,16 @@ impl FlowValue {
         u16::from_be_bytes(self.port)
     }
 
-    /// Notes a packet.
+    /// Notes a packet. Both directions share the entry and often run on different CPUs, which would take the cache line
+    /// from each other; by a coarse clock little of it changes, so only that is written.
     #[inline(always)]
     pub const fn touch(&mut self, now: u64, flags: FlowFlags) {
-        self.last_seen = now;
-        self.flags = self.flags.with(flags);
+        if self.last_seen != now {
+            self.last_seen = now;
+        }
+        if !self.flags.contains(flags) {
+            self.flags = self.flags.with(flags);
+        }
     }
 }
 
@@ -215,10 +220,12 @@ impl SnatValue {
         u16::from_be_bytes(self.port)
     }
 
-    /// Notes a packet.
+    /// Notes a packet; writes as seldom as [`FlowValue::touch`].
     #[inline(always)]
     pub const fn touch(&mut self, now: u64) {
-        self.last_seen = now;
+        if self.last_seen != now {
+            self.last_seen = now;
+        }
     }
 }
 
