@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use aya::{maps::loaded_maps, programs::loaded_programs};
 
 /// How many programs and maps of each name there are, as `program NAME` and `map NAME` (the kernel keeps 15 bytes of a
-/// name). Objects that go away while they are listed are left out.
+/// name). Objects that go away while they are listed are left out, and those without a name: the container runtime
+/// makes them for cgroups, and the kernel frees them whenever it is done with the cgroup.
 pub fn census() -> BTreeMap<String, usize> {
+    let named = |kind: &str, name: Option<&str>| {
+        name.filter(|name| !name.is_empty()).map(|name| format!("{kind} {name}"))
+    };
     let programs = loaded_programs().filter_map(Result::ok);
     let maps = loaded_maps().filter_map(Result::ok);
     let mut counts = BTreeMap::new();
     for name in programs
-        .map(|program| format!("program {}", program.name_as_str().unwrap_or_default()))
-        .chain(maps.map(|map| format!("map {}", map.name_as_str().unwrap_or_default())))
+        .filter_map(|program| named("program", program.name_as_str()))
+        .chain(maps.filter_map(|map| named("map", map.name_as_str())))
     {
         *counts.entry(name).or_default() += 1;
     }
