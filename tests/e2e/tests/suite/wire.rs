@@ -64,8 +64,10 @@ impl Capture {
     fn start(place: &Place, name: &str, device: &str) -> anyhow::Result<Self> {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.pcap", std::process::id()));
         let path = file.to_str().context("the path is not UTF-8")?;
+        // Without that mode the last second of packets would be lost at its end.
         let argv =
-            ["tcpdump", "-i", device, "-n", "-s", "0", "-U", "-Z", "root", "-w", path].map(str::to_owned);
+            ["tcpdump", "--immediate-mode", "-i", device, "-n", "-s", "0", "-U", "-Z", "root", "-w", path]
+                .map(str::to_owned);
         let mut child = place.command("exec", &argv)?.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut said = BufReader::new(child.stderr.take().context("no standard error")?);
         let mut line = String::new();
