@@ -54,6 +54,7 @@ pub fn end(layout: &Layout, progress: Progress) -> Result<()> {
     let root = Hierarchy::find()?.root();
     if root.exists() {
         progress.say("ending all processes");
+        hurry_orphans(&root);
         end_cgroup(&root)?;
     }
     remove_link()?;
@@ -146,6 +147,24 @@ fn network_namespaces() -> Vec<String> {
 pub(crate) fn spawning() -> Result<RwLockReadGuard<'static, bool>> {
     let ending = ENDING.read().unwrap_or_else(PoisonError::into_inner);
     if *ending { Err(Error::Interrupted) } else { Ok(ending) }
+}
+
+/// Connections that lose their process try to say so to the other end, which is dead too, and for minutes keep their
+/// namespace with its devices and BPF programs. One try is enough for them (ip-sysctl, `tcp_orphan_retries`). What
+/// cannot be told so goes away later.
+fn hurry_orphans(root: &Cgroup) {
+    let own = fs::read_link("/proc/self/ns/net").ok();
+    let mut seen: BTreeSet<_> = own.into_iter().collect();
+    for pid in root.all_processes() {
+        let namespace = format!("/proc/{pid}/ns/net");
+        if fs::read_link(&namespace).is_ok_and(|link| seen.insert(link)) {
+            let told = thread::spawn(move || {
+                nix::sched::setns(fs::File::open(namespace)?, nix::sched::CloneFlags::CLONE_NEWNET)?;
+                fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "1")
+            });
+            let _ = told.join();
+        }
+    }
 }
 
 /// A process that was started just before may still join the cgroup, so kill and remove until it is gone.
