@@ -22,7 +22,7 @@ use tombolo_playground::{
 /// The exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: i32 = 130;
 /// How long the kernel may take to let go of what ended.
-const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Real Kubernetes clusters on this machine, in namespaces.
 ///
