@@ -6,7 +6,8 @@ use anyhow::ensure;
 
 use crate::{Cluster, Scope, eventually};
 
-const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
+/// The annotation of a service that is one over all clusters that have it.
+pub const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A global service `web` of the same namespace in several clusters, with pods that say in which cluster they are, and

@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::{IMAGE, Output, Scope, eventually, pod_ip};
+use crate::{GLOBAL, IMAGE, Output, Scope, eventually, pod_ip};
 
 /// A long TCP connection, a UDP exchange and requests in connections of their own, each between pods of one node, of
 /// two nodes, of two nodes through a ClusterIP, and from and to another cluster through a global service.
@@ -53,7 +53,6 @@ struct Client<'a> {
 
 const KINDS: [&str; 3] = ["stream", "udp", "get"];
 const PORTS: [(&str, &str, u16); 3] = [("tcp", "TCP", 7), ("udp", "UDP", 7), ("http", "TCP", 8080)];
-const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
 const FOREVER: &str = "1000000";
 const SETTLE: Duration = Duration::from_secs(30);
 

@@ -7,12 +7,11 @@ use k8s_openapi::api::{core::v1::Event, networking::v1::NetworkPolicy};
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 use tombolo_api::MeshNetworkPolicy;
-use tombolo_e2e::{Cluster, Output, Scope, Web, answers, command, eventually, pod_ip};
+use tombolo_e2e::{Cluster, GLOBAL, Output, Scope, Web, answers, command, eventually, pod_ip};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 const BOTH: [&str; 2] = ["east", "west"];
-const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
 
 #[tokio::test]
 async fn a_global_service_is_answered_by_both_clusters() {

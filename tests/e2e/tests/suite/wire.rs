@@ -10,14 +10,13 @@ use std::{
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
-use tombolo_e2e::{Cluster, Output, eventually, machine, pod_ip};
+use tombolo_e2e::{Cluster, GLOBAL, Output, eventually, machine, pod_ip};
 use tombolo_playground::{layout::Layout, place::Place};
 
 const MARKER: &str = "tombolo-marker-2f91c4";
 const LIMIT: Duration = Duration::from_secs(30);
 /// Nodes and pods of the two clusters.
 const CROSSING: &str = "(net 10.10.0.0/24 or net 10.100.0.0/16) and (net 10.11.0.0/24 or net 10.101.0.0/16)";
-const GLOBAL: (&str, &str) = ("service.tombolo.io/global", "true");
 
 #[tokio::test]
 async fn wg_shows_the_tunnel_and_its_key_stays_on_the_node() {
