@@ -144,7 +144,9 @@ impl Controller {
             self.output.send(Output::Complete).await?;
         }
         self.findings.report(self.index.take_findings());
-        self.nodes.keep(self.index.unkept_nodes());
+        if self.index.take_nodes_changed() {
+            self.nodes.keep(self.index.unkept_nodes());
+        }
         Ok(())
     }
 

@@ -70,6 +70,8 @@ pub struct Index {
     tunnels: BTreeMap<String, Option<TunnelKey>>,
     /// What the MeshNode objects say.
     kept: BTreeMap<String, MeshNodeSpec>,
+    /// Whether a node, its report or its MeshNode has changed.
+    nodes_changed: bool,
     services: BTreeMap<ObjectName, service::Entry>,
     slices: BTreeMap<ObjectName, service::Slice>,
     policies: BTreeMap<PolicyKey, policy::Entry>,
@@ -95,6 +97,7 @@ impl Index {
             nodes: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             kept: BTreeMap::new(),
+            nodes_changed: false,
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             policies: BTreeMap::new(),

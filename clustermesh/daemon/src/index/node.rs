@@ -127,6 +127,11 @@ impl Index {
         refused
     }
 
+    /// Whether [`Self::unkept_nodes`] may have changed since the last call.
+    pub fn take_nodes_changed(&mut self) -> bool {
+        std::mem::take(&mut self.nodes_changed)
+    }
+
     /// The MeshNodes of nodes that have reported, where they are not as they should be.
     pub fn unkept_nodes(&self) -> Vec<MeshNode> {
         let reported = self.tunnels.keys().filter_map(|name| Some((name, self.nodes.get(name)?)));
@@ -169,6 +174,7 @@ impl Index {
     }
 
     fn publish_node(&mut self, name: &str) {
+        self.nodes_changed = true;
         let record = self.nodes.get(name).map(|node| {
             Record::Node(NodeRecord {
                 cluster: self.id,
