@@ -9,7 +9,7 @@ mod traffic;
 mod workload;
 
 pub use cluster::{Cluster, Scope};
-pub use mesh::{GLOBAL, Web, answers};
+pub use mesh::{GLOBAL, Web, answers, web_url};
 pub use retry::eventually;
 pub use traffic::{Flow, Traffic};
 pub use workload::{IMAGE, Output, pod_ip};

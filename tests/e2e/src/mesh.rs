@@ -47,10 +47,15 @@ impl Web {
     }
 }
 
+/// Where the service `web` of a namespace is.
+pub fn web_url(scope: &Scope) -> String {
+    format!("http://web.{}.svc.cluster.local:8080/", scope.namespace)
+}
+
 /// Asks the service `web` so many times from the pod `client`, each time with this patience: how often each name
 /// answered. A single failure is an error.
 pub async fn answers(scope: &Scope, n: u32, timeout: Duration) -> anyhow::Result<BTreeMap<String, usize>> {
-    let url = format!("http://web.{}.svc.cluster.local:8080/", scope.namespace);
+    let url = web_url(scope);
     let (n, timeout) = (n.to_string(), timeout.as_millis().to_string());
     let out = scope.exec("client", &["get", &url, "-n", &n, "--timeout", &timeout]).await?.ok()?;
     let mut by_name = BTreeMap::new();

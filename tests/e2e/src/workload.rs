@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Service},
@@ -17,6 +17,8 @@ use crate::{Scope, eventually};
 pub const IMAGE: &str = "localhost/tombolo-test:1";
 
 const READY: Duration = Duration::from_secs(60);
+/// Within this time a policy holds everywhere.
+const REACHED: Duration = Duration::from_secs(30);
 
 /// What a command in a pod printed, and whether it succeeded.
 #[derive(Debug, Clone)]
@@ -154,6 +156,17 @@ impl Scope {
         Ok(Output { success, stdout, stderr })
     }
 
+    /// Waits until requests of a pod are answered, or until they are not.
+    pub async fn reaches(&self, client: &str, url: &str, wanted: bool) -> anyhow::Result<()> {
+        eventually(REACHED, || async {
+            let out = self.exec(client, &["get", url, "-n", "1", "--timeout", "700"]).await?;
+            let cluster = &self.cluster.name;
+            ensure!(out.success == wanted, "{client} of {cluster} and {url}, wanted {wanted}: {out:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Everything that the pod has printed.
     pub async fn logs(&self, pod: &str) -> anyhow::Result<String> {
         Ok(self.api::<Pod>().logs(pod, &LogParams::default()).await?)
@@ -173,9 +186,13 @@ fn pod_spec(args: &[&str]) -> Value {
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
     });
+    let mut grace = 1;
     if args.first() == Some(&"http") {
+        // It is ended and taken out of its services at the same time, and serves until both are done.
+        grace = 3;
+        container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}});
         container["readinessProbe"] =
             json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1});
     }
-    json!({"containers": [container], "terminationGracePeriodSeconds": 1})
+    json!({"containers": [container], "terminationGracePeriodSeconds": grace})
 }

@@ -34,10 +34,14 @@ async fn a_third_cluster_joins_when_it_fits_and_leaves_nothing() {
     Cluster::attach("north").await.unwrap().renew_dns().await.unwrap();
 
     let token = succeeds("west", &["token", "create"]).unwrap();
+    let would = succeeds("north", &["connect", &token, "--dry-run"]).unwrap();
+    assert!(would.starts_with("cluster west would let this cluster into mesh"), "{would}");
+    members("north", &["north"]).await.unwrap();
     succeeds("north", &["connect", &token]).unwrap();
     for cluster in ALL {
         members(cluster, &ALL).await.unwrap();
     }
+    leadership_is_handed_over().await.unwrap();
     let web = Web::start("three", &ALL).await.unwrap();
     web.answered_by(&ALL).await.unwrap();
     // East has heard of north from the mesh only.
@@ -96,6 +100,37 @@ async fn stays_out(token: &str, words: &[&str]) -> anyhow::Result<()> {
     let secret = Api::<Secret>::namespaced(client, SYSTEM).get_opt("tombolo-peer").await?;
     ensure!(peers.items.is_empty() && secret.is_none(), "a refused attempt left objects behind");
     members("east", &["east", "west"]).await
+}
+
+/// Each of the clusters leads in turn; nobody else may hand it on, and nobody recovers a mesh that can decide.
+async fn leadership_is_handed_over() -> anyhow::Result<()> {
+    for to in ALL {
+        let from = eventually(LIMIT, || async { leader() }).await?;
+        // Who has just joined follows for a moment before it votes.
+        let handed = || async { succeeds(&from, &["mesh", "transfer", to]) };
+        ensure!(eventually(LIMIT, handed).await? == format!("cluster {to} leads the membership"));
+        ensure!(leader()? == to, "{to} does not lead");
+        let other = ALL.into_iter().find(|other| *other != to).context("another cluster")?;
+        let third = ALL.into_iter().find(|third| *third != to && *third != other).context("a third one")?;
+        refused(
+            &tombolo(other, &["mesh", "transfer", third])?,
+            &[to, "leads the membership: run the command there"],
+        )?;
+    }
+    refused(&tombolo("east", &["mesh", "transfer", "nowhere"])?, &["nowhere is not a member", "west"])?;
+    refused(&tombolo("east", &["mesh", "recover"])?, &["--yes", "tombolo mesh status"])?;
+    refused(
+        &tombolo("east", &["mesh", "recover", "--yes"])?,
+        &["nothing to recover", "tombolo disconnect --cluster"],
+    )
+}
+
+/// Who leads, as `tombolo mesh members` shows it.
+fn leader() -> anyhow::Result<String> {
+    let table = succeeds("east", &["mesh", "members"])?;
+    let line = table.lines().find(|line| line.split_whitespace().any(|word| word == "leader"));
+    let name = line.and_then(|line| line.split_whitespace().next());
+    name.map(str::to_owned).with_context(|| format!("nobody leads: {table}"))
 }
 
 /// Installs north under this name and id.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use tombolo_e2e::{Cluster, Output, eventually, pod_ip};
+use tombolo_e2e::{Cluster, Output, eventually, pod_ip, web_url};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -47,7 +47,7 @@ async fn a_service_balances_tcp_and_udp() {
     scope.service("echo", &[("echo", "UDP", 9000)], &[]).await.unwrap();
     scope.pod("client", None, &["pause"]).await.unwrap();
 
-    let url = format!("http://web.{}.svc.cluster.local:8080/", scope.namespace);
+    let url = web_url(&scope);
     let out = eventually(LIMIT, || async {
         scope.exec("client", &["get", &url, "-n", "60"]).await.and_then(Output::ok)
     })

@@ -1,32 +1,14 @@
 //! Network policies of one cluster, by packets.
 
-use std::time::Duration;
-
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
-use tombolo_e2e::{Cluster, Scope, eventually, pod_ip};
-
-const LIMIT: Duration = Duration::from_secs(20);
+use tombolo_e2e::{Cluster, Scope, pod_ip};
 
 async fn apply(scope: &Scope, name: &str, spec: Value) -> anyhow::Result<()> {
     let policy = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?;
     scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await?;
     Ok(())
-}
-
-/// Whether pod `client` gets an answer from `url`, until it is as wanted.
-async fn reaches(scope: &Scope, client: &str, url: &str, wanted: bool) -> anyhow::Result<()> {
-    eventually(LIMIT, || async {
-        let out = scope.exec(client, &["get", url, "-n", "1", "--timeout", "700"]).await?;
-        anyhow::ensure!(
-            out.success == wanted,
-            "{client} reaches {url}: {}, wanted {wanted}: {out:?}",
-            out.success
-        );
-        Ok(())
-    })
-    .await
 }
 
 #[tokio::test]
@@ -41,28 +23,28 @@ async fn ingress_by_pod_label_and_port_on_both_nodes() {
     scope.pod("near", Some(&nodes[0]), &["pause"]).await.unwrap();
     let url = format!("http://{}:8080/", pod_ip(&server).unwrap());
     for client in ["good", "bad", "near"] {
-        reaches(&scope, client, &url, true).await.unwrap();
+        scope.reaches(client, &url, true).await.unwrap();
     }
 
     let web = json!({"matchLabels": {"app": "web"}});
     apply(&scope, "deny", json!({"podSelector": web, "policyTypes": ["Ingress"]})).await.unwrap();
     for client in ["good", "bad", "near"] {
-        reaches(&scope, client, &url, false).await.unwrap();
+        scope.reaches(client, &url, false).await.unwrap();
     }
     let good = json!([{"podSelector": {"matchLabels": {"app": "good"}}}]);
     let port = |port: u16| json!([{"protocol": "TCP", "port": port}]);
     let rule = json!({"from": good, "ports": port(8080)});
     apply(&scope, "allow", json!({"podSelector": web, "ingress": [rule]})).await.unwrap();
-    reaches(&scope, "good", &url, true).await.unwrap();
-    reaches(&scope, "bad", &url, false).await.unwrap();
-    reaches(&scope, "near", &url, false).await.unwrap();
+    scope.reaches("good", &url, true).await.unwrap();
+    scope.reaches("bad", &url, false).await.unwrap();
+    scope.reaches("near", &url, false).await.unwrap();
     // The kubelet of the node still probes it.
     scope.ready("web").await.unwrap();
 
     scope.api::<NetworkPolicy>().delete("allow", &DeleteParams::default()).await.unwrap();
-    reaches(&scope, "good", &url, false).await.unwrap();
+    scope.reaches("good", &url, false).await.unwrap();
     scope.api::<NetworkPolicy>().delete("deny", &DeleteParams::default()).await.unwrap();
-    reaches(&scope, "bad", &url, true).await.unwrap();
+    scope.reaches("bad", &url, true).await.unwrap();
 }
 
 #[tokio::test]
@@ -74,14 +56,14 @@ async fn egress_by_namespace() {
     let outside = pod_ip(&other.pod("web", None, &args).await.unwrap()).unwrap();
     home.pod("client", None, &["pause"]).await.unwrap();
     let (inside, outside) = (format!("http://{inside}:8080/"), format!("http://{outside}:8080/"));
-    reaches(&home, "client", &inside, true).await.unwrap();
-    reaches(&home, "client", &outside, true).await.unwrap();
+    home.reaches("client", &inside, true).await.unwrap();
+    home.reaches("client", &outside, true).await.unwrap();
 
     let to = json!([{"to": [{"namespaceSelector": {"matchLabels": {"team": other.namespace}}}]}]);
     let client = json!({"matchLabels": {"app": "client"}});
     apply(&home, "away", json!({"podSelector": client, "policyTypes": ["Egress"], "egress": to}))
         .await
         .unwrap();
-    reaches(&home, "client", &inside, false).await.unwrap();
-    reaches(&home, "client", &outside, true).await.unwrap();
+    home.reaches("client", &inside, false).await.unwrap();
+    home.reaches("client", &outside, true).await.unwrap();
 }

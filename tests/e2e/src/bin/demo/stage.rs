@@ -82,7 +82,11 @@ impl Stage {
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         let tail: Vec<_> = text.lines().collect();
         print(&tail[tail.len().saturating_sub(lines)..].join("\n"))?;
-        if output.status.success() { Ok(text) } else { bail!("the command in the background failed") }
+        if output.status.success() {
+            return Ok(text);
+        }
+        let why = text.lines().find(|line| line.starts_with("fail")).unwrap_or_default();
+        bail!("the command in the background failed: {why}")
     }
 
     /// Runs a command line without showing it.
