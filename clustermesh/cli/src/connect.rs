@@ -8,7 +8,13 @@ use kube::{Api, Client, api::PostParams};
 use serde_json::json;
 use tombolo_api::MeshPeer;
 
-use crate::{agents::ask_daemon, cluster::ClusterArgs, delete, output::progress, token};
+use crate::{
+    agents::ask_daemon,
+    cluster::ClusterArgs,
+    delete,
+    output::{self, progress},
+    token,
+};
 
 const PEER: &str = "mesh";
 
@@ -16,7 +22,8 @@ const PEER: &str = "mesh";
 #[derive(clap::Args)]
 #[command(after_help = "Joining any one member joins the whole mesh.\n\nExamples:\n  \
     tombolo connect --context east --destination-context west,north\n  \
-    tombolo connect --context west \"$(tombolo token create --context east)\"")]
+    tombolo connect --context west \"$(tombolo token create --context east)\"\n  \
+    tombolo connect --context east --destination-context west --dry-run")]
 pub struct Args {
     /// The token of a member, made by `tombolo token create`
     #[arg(required_unless_present = "destination_context", conflicts_with = "destination_context")]
@@ -27,6 +34,9 @@ pub struct Args {
     /// How long to wait for each cluster to be joined, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
+    /// Only say whether the mesh would let the clusters in; a token made for that ends after a minute, unused
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What `tombolo disconnect` takes.
@@ -43,24 +53,27 @@ pub struct DisconnectArgs {
 /// Joins one or several clusters.
 pub async fn run(cluster: &ClusterArgs, args: &Args) -> anyhow::Result<()> {
     if let Some(token) = &args.token {
-        return join(cluster, token, args.timeout).await;
+        return join(cluster, token, args).await;
     }
     for context in &args.destination_context {
-        let token = token::create(cluster, "10m").await?;
-        progress(&format!("joining {context}"));
-        join(&cluster.with_context(context), &token, args.timeout)
+        let token = token::create(cluster, if args.dry_run { "1m" } else { "10m" }).await?;
+        progress(&format!("{} {context}", if args.dry_run { "checking" } else { "joining" }));
+        join(&cluster.with_context(context), &token, args)
             .await
             .with_context(|| format!("{context} did not join"))?;
     }
     Ok(())
 }
 
-async fn join(cluster: &ClusterArgs, token: &str, timeout: u64) -> anyhow::Result<()> {
+async fn join(cluster: &ClusterArgs, token: &str, args: &Args) -> anyhow::Result<()> {
     let client = cluster.client().await?;
     // The daemon checks the token without spending it, so that a bad one leaves nothing behind.
-    ask_daemon(&client, &cluster.namespace, &["token", "check", token.trim()]).await?;
+    let would = ask_daemon(&client, &cluster.namespace, &["token", "check", token.trim()]).await?;
+    if args.dry_run {
+        return Ok(output::line(would.trim())?);
+    }
     replace_objects(&client, &cluster.namespace, token.trim()).await?;
-    let outcome = wait_joined(&client, &cluster.namespace, timeout).await;
+    let outcome = wait_joined(&client, &cluster.namespace, args.timeout).await;
     if outcome.is_err() {
         remove_objects(&client, &cluster.namespace).await?;
     }

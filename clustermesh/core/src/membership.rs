@@ -12,6 +12,7 @@ mod ids;
 mod join;
 mod record;
 mod refusal;
+mod signature;
 mod state;
 
 pub use self::{

@@ -3,13 +3,15 @@
 //! An [`Exporter`] holds the newest version of each record, with the revision of the transaction that brought it
 //! ([`Log`]). A [`Sender`] per receiver is a cursor over the log: it sends what is newer than the receiver's revision,
 //! each record once and in its newest version however often it changed, as one transaction. So a slow receiver costs
-//! no memory, and resuming costs what has changed; only when removals older than the log's history were missed is
-//! everything sent again. A [`Receiver`] applies transactions as a whole, admits from a peer only what the peer may
+//! no memory, and resuming costs what has changed. A receiver that comes from another exporter of the same records, or
+//! has missed more removals than the log remembers, compares digests and is sent what differs. A [`Receiver`] applies transactions as a whole, admits from a peer only what the peer may
 //! speak about, and drops what an exporter no longer mentions only once the exporter says that it knows everything.
 //!
 //! Nothing here does input or output, nor reads a clock.
 
 mod admission;
+mod compare;
+mod digest;
 mod exporter;
 mod log;
 mod receiver;
@@ -21,9 +23,9 @@ pub use admission::{Admission, Containment, Refusal};
 pub use exporter::Exporter;
 pub use log::{Applied, Log};
 pub use receiver::{Delta, Limits, ProtocolError, Receiver};
-pub use sender::{Outgoing, Sender};
+pub use sender::{Outgoing, Sender, Start};
 
-pub use crate::wire::{Change, Position, Scope};
+pub use crate::wire::{Change, Position, Scope, Subscription, WantedBucket};
 
 #[cfg(test)]
 mod simulation;

@@ -5,6 +5,7 @@
 //! record that is not valid spoils only itself. Frames and kinds of record that a newer minor version has added are
 //! skipped.
 
+mod comparison;
 mod frame;
 pub mod limits;
 mod parse;
@@ -18,21 +19,22 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use tombolo_model::{Address, ClusterId, ClusterName, Record, RecordKey, TunnelKey};
 
+pub(crate) use frame::change_bytes;
 pub use frame::{
     DecodeError, EncodeError, decode_change, decode_frame, encode_change, encode_frame, encode_transaction,
 };
 pub use parse::FieldError;
 
 /// The protocol version spoken here. Versions with the same major part understand each other.
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 1, minor: 1 };
 
 /// One message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
     /// The first message of both sides.
     Hello(Hello),
-    /// Asks for everything, or for what came after a position.
-    Subscribe(Option<Position>),
+    /// Asks for records.
+    Subscribe(Subscription),
     /// Answers a [`Frame::Subscribe`], or starts over when the receiver has become too slow.
     Begin {
         /// Where the stream starts.
@@ -40,6 +42,14 @@ pub enum Frame {
         /// Whether everything follows, rather than what came after the position asked for.
         snapshot: bool,
     },
+    /// Follows a [`Frame::Begin`] of a snapshot for a receiver that holds records: digests of what the exporter has, by
+    /// bucket. A power of two.
+    Digests(Vec<u64>),
+    /// Answers [`Frame::Digests`]: the buckets that differ.
+    Want(Vec<WantedBucket>),
+    /// Answers [`Frame::Want`]: the fingerprints listed there that the exporter does not have. What it has instead
+    /// follows; all that the receiver holds besides is as it should be.
+    Obsolete(Vec<u64>),
     /// Changes of records.
     Transaction(Transaction),
     /// Overtakes: the record that the transactions to come will bring (none if its kind is unknown), of which only
@@ -92,6 +102,24 @@ pub struct Hello {
     pub cluster_id: ClusterId,
     /// The speaker's clock: milliseconds since 1970 (UTC).
     pub unix_time_ms: u64,
+}
+
+/// What a receiver asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Subscription {
+    /// What came after this position; everything for none, or if the exporter does not know the position.
+    pub from: Option<Position>,
+    /// The receiver holds records, and would rather compare them than be sent everything.
+    pub holds_records: bool,
+}
+
+/// What a receiver holds in one bucket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WantedBucket {
+    /// The bucket, counted from 0.
+    pub index: usize,
+    /// The fingerprints of its records.
+    pub held: Vec<u64>,
 }
 
 /// A place in an exporter's history.

@@ -57,6 +57,11 @@ pub enum Request {
         /// The cluster; this one if none is given.
         cluster: Option<ClusterName>,
     },
+    /// Hands leadership of the membership to a cluster.
+    Transfer {
+        /// The cluster.
+        cluster: ClusterName,
+    },
     /// Goes on without the members that do not answer.
     Recover,
 }
@@ -153,6 +158,7 @@ async fn carry_out(request: Request, leading: &Leading) -> Result<Response, Stri
         Request::ListTokens => mesh.list_tokens(),
         Request::RevokeToken { id } => mesh.revoke_token(&id).await,
         Request::Leave { cluster } => mesh.leave(cluster.as_ref()).await,
+        Request::Transfer { cluster } => mesh.transfer(&cluster).await,
         Request::Recover => mesh.recover().await,
     };
     text.map(Response::Text)

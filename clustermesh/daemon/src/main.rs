@@ -59,6 +59,13 @@ enum Command {
         #[arg(long)]
         cluster: Option<ClusterName>,
     },
+    /// Hand leadership of the membership from this cluster to another one.
+    Transfer {
+        #[command(flatten)]
+        socket: Socket,
+        /// The cluster, by its name.
+        cluster: ClusterName,
+    },
     /// Go on alone after all other members were lost for good.
     Recover {
         #[command(flatten)]
@@ -128,6 +135,7 @@ async fn start(command: Command) -> Result<()> {
         Command::Replica { socket } => print(&socket, &Request::Status).await,
         Command::Token { socket, command } => print(&socket, &command.into()).await,
         Command::Leave { socket, cluster } => print(&socket, &Request::Leave { cluster }).await,
+        Command::Transfer { socket, cluster } => print(&socket, &Request::Transfer { cluster }).await,
         Command::Recover { socket, yes: _ } => print(&socket, &Request::Recover).await,
     }
 }

@@ -26,8 +26,8 @@ use crate::{
     node::count,
     raft::Membership,
     session::{
-        Audience, Backoff, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, greet,
-        stream, write,
+        Audience, Backoff, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, expired,
+        greet, stream, write,
     },
     tls::Expected,
     transport::{Accepted, Dialer, FrameReceiver, Stats},
@@ -191,10 +191,11 @@ impl Inner {
             result = write(&mut tx, export, received, &self.stats) => result,
             result = self.read(&mut rx, &mut receiver, connection, commands) => result,
             () = claim.cancelled() => Err(SessionError::Superseded),
+            error = expired(connection) => Err(error),
         };
         if !claim.was_cancelled() {
             *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            self.status.send_modify(|status| status.down(result.as_ref().err()));
+            self.status.send_modify(|status| status.down(connection, result.as_ref().err()));
             self.tell(PeerEvent::Down(SystemTime::now())).await?;
         }
         result
@@ -227,8 +228,12 @@ impl Inner {
             };
             count(&frame, &self.stats);
             match frame {
-                Frame::Subscribe(from) => {
-                    command(Command::Subscribe(from)).await?;
+                Frame::Subscribe(subscription) => {
+                    command(Command::Subscribe(subscription)).await?;
+                    continue;
+                }
+                Frame::Want(wanted) => {
+                    command(Command::Want(wanted)).await?;
                     continue;
                 }
                 Frame::Membership(message) => {
@@ -241,6 +246,9 @@ impl Inner {
             }
             let measure = matches!(frame, Frame::Heartbeat(_) | Frame::Watermark { .. });
             let changed = self.tell_delta(|| receiver.handle(frame)).await?;
+            if let Some(reply) = receiver.take_reply() {
+                command(Command::Send(reply)).await?;
+            }
             if measure || changed {
                 self.status.send_modify(|status| status.measure(connection, receiver));
             }

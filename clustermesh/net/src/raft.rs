@@ -120,6 +120,7 @@ impl Membership {
             election_ticks: timing.election_ticks,
             heartbeat_ticks: timing.heartbeat_ticks,
             seed: rand::random(),
+            key: rand::random(),
         };
         let member = Member::restore(&config, storage.durable())?;
         let (requests, queue) = mpsc::channel(QUEUE);

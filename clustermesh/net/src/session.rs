@@ -1,6 +1,7 @@
 //! What all replication sessions have in common: the greeting, the sending of a log, and how they end.
 
 mod backoff;
+mod expiry;
 mod exporter;
 mod writer;
 
@@ -13,11 +14,13 @@ use std::{
 use quinn::{Connection, ConnectionError, VarInt};
 use tombolo_mesh_core::{
     replication::ProtocolError,
+    trust::SpiffeId,
     wire::{Frame, Hello, VERSION, Version},
 };
 use tombolo_model::{ClusterId, ClusterName};
 
 pub use backoff::Backoff;
+pub(crate) use expiry::expired;
 pub use exporter::{Audience, ExporterHandle};
 pub(crate) use writer::{Command, write};
 
@@ -77,6 +80,9 @@ pub enum SessionError {
     /// It refused, and said why.
     #[error("refused by the other side: {0}")]
     Refused(String),
+    /// The session is as old as the certificate that it began with.
+    #[error("the certificate of {0} that the session began with has expired")]
+    Expired(SpiffeId),
     /// Another session with the same peer is in use.
     #[error("another session with the same cluster is in use")]
     Superseded,
@@ -119,7 +125,7 @@ impl SessionError {
             Self::Frame(FrameError::Oversize | FrameError::Decode(_)) | Self::Protocol(_) | Self::Silent => {
                 Close::Protocol
             }
-            Self::WrongCluster { .. } => Close::Denied,
+            Self::WrongCluster { .. } | Self::Expired(_) => Close::Denied,
             Self::Version { .. } => Close::Version,
             Self::Superseded => Close::Superseded,
             Self::Connect(_)

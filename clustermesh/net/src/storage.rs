@@ -4,6 +4,7 @@
 //! overwrite what its successor has stored, and finds out that it is [`StorageError::Deposed`].
 
 mod file;
+mod memory;
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tombolo_mesh_core::membership::{Changes, Durable};
 use tombolo_model::ClusterId;
 use tracing::warn;
 
-pub use self::file::FileStore;
+pub use self::{file::FileStore, memory::MemoryStore};
 
 /// The most bytes that a stored object has; a Kubernetes object ends at about 1 MiB (etcd's request limit is
 /// 1.5 MiB, `MaxSecretSize` 1 MiB).

@@ -8,9 +8,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
 use tombolo_mesh_core::trust::Service;
 
-use crate::tls::{self, Credentials, Expected, TrustStore};
+use crate::tls::{self, CertificateInfo, Credentials, Expected, TrustStore};
 
 pub use framed::{FrameError, FrameReceiver, FrameSender, framed};
 pub use listener::{Accepted, Listener};
@@ -19,10 +20,10 @@ pub use stats::{Stats, StatsSnapshot};
 /// The UDP port of control sessions.
 pub const PORT: u16 = 4240;
 
-/// A silent path gets a packet this often.
-const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// A silent path gets a packet this often. One that is lost is sent again within a few round trips (RFC 9002).
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A path is dead after this much silence.
-const IDLE: Duration = Duration::from_secs(2);
+pub(crate) const IDLE: Duration = Duration::from_secs(2);
 /// What the kernel and the peer may hold of a stream that is not read: bounds memory, and what is urgent waits for
 /// no more than this.
 const WINDOW: u32 = 1 << 20;
@@ -137,6 +138,12 @@ impl Dialer {
         self.endpoint.close(VarInt::from_u32(0), b"shutting down");
         self.endpoint.wait_idle().await;
     }
+}
+
+/// What the other side's certificate says, which the handshake has verified.
+pub(crate) fn certificate(connection: &quinn::Connection) -> Option<CertificateInfo> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    CertificateInfo::from_der(chain.first()?).ok()
 }
 
 fn bind(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint, ConnectError> {

@@ -100,6 +100,10 @@ pub struct MemberStatus {
     pub state: String,
     /// Whether it votes.
     pub voter: bool,
+    /// Counts how often its member began anew; 1 at first.
+    pub incarnation: u32,
+    /// Pins of its CA certificates, `sha256:` and 64 hexadecimal digits: more than one while they are rotated.
+    pub ca_pins: Vec<String>,
     /// Where its daemon is reached.
     pub endpoints: Vec<String>,
     /// The ranges of its pods.

@@ -55,8 +55,13 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self, random: &mut StdRng, election_ticks: usize) -> Result<(), Violation> {
-        let config =
-            Config { mesh: MESH, election_ticks, heartbeat_ticks: election_ticks / 3, seed: random.random() };
+        let config = Config {
+            mesh: MESH,
+            election_ticks,
+            heartbeat_ticks: election_ticks / 3,
+            seed: random.random(),
+            key: random.random(),
+        };
         let disk = Durable::decode(&self.disk.encode()).map_err(|e| Violation(format!("disk: {e}")))?;
         let member = Member::restore(&config, &disk).map_err(|e| Violation(format!("restart: {e}")))?;
         self.member = Some(member);
@@ -127,8 +132,13 @@ impl Node {
         let (disk, mutant) = (&mut self.disk, self.mutant);
         let saved = self.write.take()?.save(|changes| {
             disk.apply(changes);
-            if mutant == Some(Mutant::VotesNotStored) {
-                disk.hard.vote = 0;
+            match mutant {
+                Some(Mutant::VotesNotStored) => disk.hard.vote = 0,
+                Some(Mutant::TermsNotStored) => {
+                    disk.hard.term = disk.entries.last().map_or(disk.snapshot.term, |entry| entry.term);
+                    disk.hard.vote = 0;
+                }
+                _ => {}
             }
             Ok::<(), ()>(())
         });

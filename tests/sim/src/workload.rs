@@ -23,6 +23,8 @@ pub(crate) fn cluster(id: ClusterId, name: u16, range: u8) -> Result<ClusterReco
         features: std::collections::BTreeSet::new(),
         incarnation: 1,
         state: ClusterState::Joining,
+        revision: 0,
+        signature: vec![],
     })
 }
 

@@ -32,11 +32,14 @@ const MAX_LOG_ENTRIES: usize = 256;
 const MAX_LOG_BYTES: usize = 128 * 1024;
 /// A voter that was not heard of for this many election timeouts gives its vote to a learner.
 const DEAD_AFTER_ELECTIONS: u64 = 10;
+/// A learner hears the leader's heartbeat once in this many election timeouts: it does not stand for election, and what
+/// is decided comes by itself. There may be hundreds.
+const LEARNER_BEATS_ELECTIONS: u64 = 2;
 /// How far behind the commit index a learner may be to become a voter.
 const CAUGHT_UP: u64 = 64;
 
 /// How a member is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Its mesh.
     pub mesh: MeshId,
@@ -46,6 +49,8 @@ pub struct Config {
     pub heartbeat_ticks: usize,
     /// Random, new for each start.
     pub seed: u64,
+    /// Random and secret: becomes the key of a member that has none yet.
+    pub key: [u8; 32],
 }
 
 /// Durable state that does not fit.
@@ -151,6 +156,8 @@ pub struct Member {
     lineage: Lineage,
     /// Start, nonce and stored writes: what others may know of this member.
     own: Stale,
+    /// Signs that to itself.
+    key: [u8; 32],
     /// Writes begun.
     generation: u64,
     /// Something beside Raft's wishes has to be stored.
@@ -168,6 +175,8 @@ pub struct Member {
     pending: Option<Pending>,
     presence: Presence,
     heard: BTreeMap<u64, u64>,
+    /// When learners were last sent a heartbeat, in ticks.
+    beats: BTreeMap<u64, u64>,
     halted: Option<Halt>,
 }
 
@@ -215,7 +224,13 @@ impl Member {
             cluster: durable.member.cluster().ok_or_else(damaged)?,
             mesh: config.mesh,
             lineage,
-            own: Stale { start: durable.start + 1, nonce: config.seed, generation: durable.generation },
+            own: Stale {
+                start: durable.start + 1,
+                nonce: config.seed,
+                generation: durable.generation,
+                tag: 0,
+            },
+            key: if durable.key == [0; 32] { config.key } else { durable.key },
             generation: durable.generation,
             must_write: true,
             sequence: 0,
@@ -231,6 +246,7 @@ impl Member {
             pending: None,
             presence: Presence::default(),
             heard: BTreeMap::new(),
+            beats: BTreeMap::new(),
             halted: None,
         };
         member.settle();

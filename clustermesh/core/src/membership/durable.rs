@@ -1,5 +1,7 @@
 //! What a member must not forget, in values that storage understands.
 
+use std::fmt;
+
 use prost::Message;
 
 use super::{
@@ -7,13 +9,15 @@ use super::{
     codec::{DurableMessage, decode_error},
 };
 
-/// All of a member's durable state.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// All of a member's durable state. It holds a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Durable {
     /// Whose it is.
     pub member: MemberId,
     /// How often the member has started with this state.
     pub start: u32,
+    /// The secret by which the member recognises what it once said; zero before its first write.
+    pub key: [u8; 32],
     /// Counts the writes; peers remember it and so tell a member that its storage is an old backup.
     pub generation: u64,
     /// Term, vote and commit index.
@@ -85,11 +89,13 @@ pub enum EntryKind {
     ConfChange,
 }
 
-/// What one write adds to the durable state; it is stored as a whole or not at all.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What one write adds to the durable state; it is stored as a whole or not at all. It holds a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Changes {
     /// How often the member has started.
     pub start: u32,
+    /// The member's secret.
+    pub key: [u8; 32],
     /// The count of writes after this one.
     pub generation: u64,
     /// A new snapshot: entries up to its index go, all entries if the log does not contain that index and term.
@@ -98,6 +104,35 @@ pub struct Changes {
     pub entries: Vec<LogEntry>,
     /// Replaces term, vote and commit index.
     pub hard: Option<HardState>,
+}
+
+impl fmt::Debug for Durable {
+    /// Leaves out the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { member, start, key: _, generation, hard, snapshot, entries } = self;
+        f.debug_struct("Durable")
+            .field("member", member)
+            .field("start", start)
+            .field("generation", generation)
+            .field("hard", hard)
+            .field("snapshot", snapshot)
+            .field("entries", entries)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Changes {
+    /// Leaves out the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, key: _, generation, snapshot, entries, hard } = self;
+        f.debug_struct("Changes")
+            .field("start", start)
+            .field("generation", generation)
+            .field("snapshot", snapshot)
+            .field("entries", entries)
+            .field("hard", hard)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Stored bytes that are no durable state of this version.
@@ -111,6 +146,7 @@ impl Durable {
         Self {
             member,
             start: 0,
+            key: [0; 32],
             generation: 0,
             hard: HardState::default(),
             snapshot: StoredSnapshot::default(),
@@ -135,6 +171,7 @@ impl Durable {
     /// Brings the state up to date.
     pub fn apply(&mut self, changes: &Changes) {
         self.start = changes.start;
+        self.key = changes.key;
         self.generation = changes.generation;
         if let Some(snapshot) = &changes.snapshot {
             let continues = self.entries.iter().any(|e| e.index == snapshot.index && e.term == snapshot.term);

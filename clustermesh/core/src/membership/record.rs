@@ -27,6 +27,10 @@ pub struct ClusterRecord {
     pub incarnation: u32,
     /// Where it stands.
     pub state: ClusterState,
+    /// Counts the versions of what the cluster says about itself.
+    pub revision: u64,
+    /// Over [`ClusterRecord::signed_bytes`], by one of its authorities; empty from versions that did not sign.
+    pub signature: Vec<u8>,
 }
 
 impl ClusterRecord {

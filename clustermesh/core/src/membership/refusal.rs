@@ -105,6 +105,22 @@ pub enum Refusal {
         /// Whose record it is.
         owner: ClusterId,
     },
+    /// Somebody else speaks for the cluster, or its authority has changed without a word of the former one.
+    #[error(
+        "the record of cluster {0} is not signed by the certificate authority that the mesh knows of it: if that \
+         authority is lost, disconnect the cluster and join it again"
+    )]
+    NotSigned(ClusterName),
+    /// An old version of a record.
+    #[error("version {given} of the record of cluster {cluster} is not newer than the known version {known}")]
+    Outdated {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The version offered.
+        given: u64,
+        /// The one that is known.
+        known: u64,
+    },
     /// A name is for life.
     #[error("cluster {old} cannot be renamed to {new}: disconnect it and join again under the new name")]
     Renamed {

@@ -18,6 +18,7 @@ const MAX_ENDPOINTS: usize = 16;
 const MAX_PREFIXES: usize = 256;
 const MAX_FEATURES: usize = 64;
 const MAX_FEATURE_BYTES: usize = 64;
+const MAX_SIGNATURE_BYTES: usize = 1024;
 
 /// What all members agree on. Only [`MeshState::apply`] changes it, and the same proposals in the same order make
 /// the same state everywhere.
@@ -81,6 +82,16 @@ impl MeshState {
         }
         self.check_token(admission, now)?;
         self.check_new(record)
+    }
+
+    /// Whether another state, which claims to follow this one, changes nobody's record in anybody else's name.
+    pub(super) fn may_become(&self, next: &Self) -> Result<(), Refusal> {
+        let replaced =
+            self.clusters.values().filter_map(|known| Some((known, next.clusters.get(&known.id)?)));
+        // Another incarnation was admitted anew.
+        replaced
+            .filter(|(known, record)| known.member() == record.member())
+            .try_for_each(|(known, record)| record.may_replace(known))
     }
 
     fn add_cluster(&mut self, record: &ClusterRecord, admission: &Admission) -> Result<bool, Refusal> {
@@ -177,6 +188,7 @@ impl MeshState {
             return Err(Refusal::Lost(record.id));
         }
         check_size(record)?;
+        record.may_replace(known)?;
         self.check_pod_prefixes(record)?;
         let changed = known != record;
         self.clusters.insert(record.id, record.clone());
@@ -245,6 +257,7 @@ fn check_size(record: &ClusterRecord) -> Result<(), Refusal> {
         ("the list of pod ranges", record.pod_prefixes.len(), MAX_PREFIXES),
         ("the list of features", record.features.len(), MAX_FEATURES),
         ("the longest feature in bytes", feature_bytes, MAX_FEATURE_BYTES),
+        ("the signature in bytes", record.signature.len(), MAX_SIGNATURE_BYTES),
     ];
     match limits.into_iter().find(|(_, given, max)| given > max) {
         Some((field, given, max)) => Err(Refusal::TooLarge { field, cluster: record.id, given, max }),

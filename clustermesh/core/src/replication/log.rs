@@ -9,7 +9,11 @@ use std::{
 use bytes::Bytes;
 use tombolo_model::{Identity, Record, RecordKey};
 
-use super::{Scope, withdraw};
+use super::{
+    Scope,
+    digest::{self, Digests},
+    withdraw,
+};
 use crate::wire::{Change, EncodeError, Position, encode_change};
 
 /// The key that comes before all others.
@@ -27,6 +31,9 @@ pub struct Log {
     entries: BTreeMap<Arc<RecordKey>, Entry>,
     order: BTreeSet<(u64, Arc<RecordKey>)>,
     removed: BTreeSet<(u64, Arc<RecordKey>)>,
+    /// What is not removed, by place.
+    places: BTreeSet<(u64, Arc<RecordKey>)>,
+    digests: Digests,
     max_removed: usize,
     /// Numbered in order.
     urgent: VecDeque<(u64, Arc<RecordKey>)>,
@@ -45,6 +52,8 @@ pub(super) struct Entry {
     pub(super) encoded: Bytes,
     /// None after a removal.
     pub(super) record: Option<Arc<Record>>,
+    place: u64,
+    fingerprint: u64,
 }
 
 /// What became of a transaction.
@@ -70,6 +79,8 @@ impl Log {
             entries: BTreeMap::new(),
             order: BTreeSet::new(),
             removed: BTreeSet::new(),
+            places: BTreeSet::new(),
+            digests: Digests::default(),
             max_removed: history,
             urgent: VecDeque::new(),
             urgent_count: 0,
@@ -165,6 +176,23 @@ impl Log {
         self.order.range(from..).filter_map(|(_, key)| self.entries.get_key_value(key.as_ref()))
     }
 
+    /// The digests of the buckets of what is held.
+    pub(super) fn digests(&self) -> Vec<u64> {
+        self.digests.for_records(self.places.len())
+    }
+
+    /// What is held in one of so many buckets, with the fingerprints.
+    pub(super) fn bucket(
+        &self,
+        index: usize,
+        buckets: usize,
+    ) -> impl Iterator<Item = (&Arc<RecordKey>, u64)> {
+        let from = (digest::first_place(index, buckets), Arc::new(FIRST_KEY));
+        let inside = move |place: u64| digest::bucket(place, buckets) == index;
+        let keys = self.places.range(from..).take_while(move |(place, _)| inside(*place));
+        keys.filter_map(|(_, key)| Some((key, self.entries.get(key)?.fingerprint)))
+    }
+
     /// The services that lost backends after the first `count` withdrawals, oldest first, numbered.
     pub(super) fn urgent_since(&self, count: u64) -> impl Iterator<Item = (u64, &Arc<RecordKey>)> {
         let from = self.urgent.partition_point(|(n, _)| *n <= count);
@@ -181,7 +209,8 @@ impl Log {
         let old = self.entries.get(&key);
         let unchanged = match old {
             Some(old) => old.record.is_none() == record.is_none() && old.encoded == encoded,
-            None => record.is_none(),
+            // Receivers may hold what this exporter has not read yet.
+            None => record.is_none() && self.knows(&key),
         };
         if unchanged {
             return false;
@@ -197,13 +226,31 @@ impl Log {
             let place = (old.revision, key.clone());
             self.order.remove(&place);
             self.removed.remove(&place);
+            if old.record.is_some() {
+                self.digests.take(old.place, old.fingerprint);
+            }
         }
+        let place = old.map_or_else(|| digest::place(&key), |old| old.place);
+        let fingerprint = digest::fingerprint(self.epoch, &encoded);
         self.order.insert((revision, key.clone()));
-        if record.is_none() {
+        if record.is_some() {
+            self.digests.add(place, fingerprint);
+            self.places.insert((place, key.clone()));
+        } else {
             self.removed.insert((revision, key.clone()));
+            self.places.remove(&(place, key.clone()));
         }
-        self.entries.insert(key, Entry { revision, changed_unix_ms: now, encoded, record });
+        self.entries
+            .insert(key, Entry { revision, changed_unix_ms: now, encoded, record, place, fingerprint });
         true
+    }
+
+    /// Whether what the log does not hold does not exist.
+    fn knows(&self, key: &RecordKey) -> bool {
+        match &self.scope {
+            Scope::Nothing => false,
+            Scope::AllBut(pending) => key.cluster().is_none_or(|cluster| !pending.contains(&cluster)),
+        }
     }
 
     fn forget_removals(&mut self) {

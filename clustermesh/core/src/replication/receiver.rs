@@ -8,7 +8,9 @@ use std::{
 use tombolo_model::{ClusterId, Record, RecordKey};
 
 use super::{
+    Subscription,
     admission::{Admission, Containment, Refusal},
+    compare::Doubts,
     weight::weight,
     withdraw,
 };
@@ -74,6 +76,7 @@ pub struct Receiver {
     /// More may be admitted than when the records were received: they must be sent again.
     resync: bool,
     stream: Option<Stream>,
+    reply: Option<Frame>,
     scope: Scope,
     /// Held from before the last snapshot, and not mentioned since.
     unconfirmed: BTreeSet<RecordKey>,
@@ -89,6 +92,8 @@ struct Stream {
     revision: u64,
     /// A snapshot is under way.
     snapshot: bool,
+    /// Digests have been compared, and these records found to be in doubt.
+    doubts: Option<Doubts>,
     /// Parts of a transaction, and their weight.
     partial: Vec<Change>,
     partial_bytes: usize,
@@ -105,6 +110,7 @@ impl Receiver {
             position: None,
             resync: false,
             stream: None,
+            reply: None,
             scope: Scope::Nothing,
             unconfirmed: BTreeSet::new(),
             heartbeat: None,
@@ -115,19 +121,30 @@ impl Receiver {
     /// Forgets what was half received, and gives the frame to ask the exporter with.
     pub fn subscribe(&mut self) -> Frame {
         self.stream = None;
+        self.reply = None;
         self.heartbeat = None;
         self.resubscribe()
     }
 
     /// The frame to ask the exporter with again on the same connection, after [`Receiver::set_containment`].
     pub fn resubscribe(&self) -> Frame {
-        Frame::Subscribe(self.position.filter(|_| !self.resync))
+        Frame::Subscribe(Subscription {
+            from: self.position.filter(|_| !self.resync),
+            holds_records: !self.records.is_empty(),
+        })
+    }
+
+    /// What the exporter must be answered, after [`Receiver::handle`].
+    pub const fn take_reply(&mut self) -> Option<Frame> {
+        self.reply.take()
     }
 
     /// Takes a frame. Frames of a newer version are ignored.
     pub fn handle(&mut self, frame: Frame) -> Result<Option<Delta>, ProtocolError> {
         match frame {
             Frame::Begin { position, snapshot } => self.begin(position, snapshot),
+            Frame::Digests(digests) => self.compare(&digests),
+            Frame::Obsolete(prints) => self.doubt(&prints),
             Frame::Transaction(t) => self.transaction(t),
             Frame::Withdraw(change) => {
                 self.stream("withdraw")?;
@@ -141,6 +158,7 @@ impl Receiver {
             Frame::Unknown => Ok(None),
             Frame::Hello(_) => Err(ProtocolError::Unexpected("hello")),
             Frame::Subscribe(_) => Err(ProtocolError::Unexpected("subscribe")),
+            Frame::Want(_) => Err(ProtocolError::Unexpected("want")),
             Frame::NodeFacts(_) => Err(ProtocolError::Unexpected("node-facts")),
             Frame::EnrollRequest(_) | Frame::EnrollResponse(_) => Err(ProtocolError::Unexpected("enroll")),
             Frame::Refusal(_) => Err(ProtocolError::Unexpected("refusal")),
@@ -215,9 +233,32 @@ impl Receiver {
             epoch: position.epoch,
             revision: position.revision,
             snapshot,
+            doubts: None,
             partial: Vec::new(),
             partial_bytes: 0,
         });
+        Ok(None)
+    }
+
+    /// Lists what is held where the exporter's digests differ; asks for everything if that is too much.
+    fn compare(&mut self, digests: &[u64]) -> Result<Option<Delta>, ProtocolError> {
+        let epoch = self.fresh("digests")?.epoch;
+        let reply = match Doubts::find(&self.records, epoch, digests) {
+            Some((doubts, wanted)) => {
+                self.fresh("digests")?.doubts = Some(doubts);
+                Frame::Want(wanted)
+            }
+            None => Frame::Subscribe(Subscription { from: None, holds_records: false }),
+        };
+        self.reply = Some(reply);
+        Ok(None)
+    }
+
+    /// Of everything held, only this is still in doubt.
+    fn doubt(&mut self, prints: &[u64]) -> Result<Option<Delta>, ProtocolError> {
+        let doubts = self.fresh("obsolete")?.doubts.take();
+        let doubts = doubts.ok_or(ProtocolError::Unexpected("obsolete"))?;
+        self.unconfirmed = doubts.obsolete(prints);
         Ok(None)
     }
 
@@ -297,15 +338,20 @@ impl Receiver {
             Change::Upsert(record) => self.admission.record(record).and_then(|()| self.room_for(record)),
             Change::Remove(key) => self.admission.key(key),
         };
-        let change = match refusal {
-            Ok(()) => change,
+        let key = change.key();
+        self.unconfirmed.remove(&key);
+        match refusal {
+            // The consumer may hold from an earlier time what this receiver has not heard of.
+            Ok(()) if matches!(change, Change::Remove(_)) && self.scope == Scope::Nothing => {
+                self.put(change);
+                Some(Change::Remove(key))
+            }
+            Ok(()) => self.put(change),
             Err(refusal) => {
                 *self.refusals.entry(refusal).or_default() += 1;
-                Change::Remove(change.key())
+                self.put(Change::Remove(key))
             }
-        };
-        self.unconfirmed.remove(&change.key());
-        self.put(change)
+        }
     }
 
     fn room_for(&self, record: &Record) -> Result<(), Refusal> {
@@ -338,6 +384,12 @@ impl Receiver {
             Scope::AllBut(pending) => (true, pending.clone()),
         };
         Delta { changes, complete, pending, changed_unix_ms }
+    }
+
+    /// The stream at the beginning of a snapshot.
+    fn fresh(&mut self, frame: &'static str) -> Result<&mut Stream, ProtocolError> {
+        let stream = self.stream(frame)?;
+        if stream.snapshot { Ok(stream) } else { Err(ProtocolError::Unexpected(frame)) }
     }
 
     fn stream(&mut self, frame: &'static str) -> Result<&mut Stream, ProtocolError> {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tombolo_model::{Kind, Record, RecordKey};
 
 use super::{
+    Subscription, WantedBucket, compare,
     log::{Entry, Log},
     withdraw,
 };
@@ -22,7 +23,9 @@ const FRAME_TARGET: usize = 64 << 10;
 pub struct Sender {
     state: State,
     /// To be said before anything else.
-    begin: Option<Frame>,
+    first: VecDeque<Frame>,
+    /// The receiver holds records, and can compare them.
+    compares: bool,
     /// So many withdrawals need not overtake anything any more.
     urgent_after: u64,
     /// The version of the scope that the receiver knows.
@@ -40,6 +43,14 @@ enum State {
         /// The last key that was looked at.
         after: Option<Arc<RecordKey>>,
     },
+    /// The receiver was sent digests, and is to list what it holds where they differ.
+    Comparing {
+        /// The revision of the digests. What changed later follows in one transaction.
+        base: u64,
+        buckets: usize,
+    },
+    /// What differs is sent, in the order of the keys.
+    Patch { base: u64, rest: VecDeque<Arc<RecordKey>> },
     /// The receiver has, or is about to have, everything up to a revision.
     Live { sent: u64, batch: Option<Batch> },
 }
@@ -50,6 +61,17 @@ struct Batch {
     target: u64,
     changed_unix_ms: u64,
     rest: VecDeque<(Arc<RecordKey>, Entry)>,
+}
+
+/// How a subscription begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// Where the receiver stands.
+    Resumption,
+    /// With what differs from what the receiver holds.
+    Comparison,
+    /// With everything.
+    Snapshot,
 }
 
 /// A frame to send.
@@ -63,11 +85,12 @@ pub struct Outgoing {
 
 impl Sender {
     /// Starts, or starts over, on the receiver's request.
-    pub fn subscribe(&mut self, log: &Log, from: Option<Position>) {
-        match from {
+    pub fn subscribe(&mut self, log: &Log, subscription: Subscription) {
+        self.compares = subscription.holds_records;
+        match subscription.from {
             Some(from) if log.covers(from) => {
                 self.state = State::Live { sent: from.revision, batch: None };
-                self.begin = Some(Frame::Begin { position: from, snapshot: false });
+                self.first = [Frame::Begin { position: from, snapshot: false }].into();
                 self.urgent_after = log.urgent_count();
                 self.scope_version = None;
             }
@@ -75,24 +98,45 @@ impl Sender {
         }
     }
 
-    /// Whether the subscription goes on where the receiver stands, rather than from the beginning.
-    pub const fn resumed(&self) -> bool {
-        matches!(self.state, State::Live { .. })
+    /// Takes the receiver's answer to the digests. One that was not asked for is ignored: the receiver may have
+    /// answered before it was told to start over.
+    pub fn want(&mut self, log: &Log, wanted: Vec<WantedBucket>) {
+        if let State::Comparing { base, buckets } = self.state {
+            let (rest, obsolete) = compare::differences(log, buckets, wanted);
+            self.first.push_back(Frame::Obsolete(obsolete));
+            self.state = State::Patch { base, rest };
+        }
+    }
+
+    /// How the subscription begins.
+    pub const fn start(&self) -> Start {
+        match self.state {
+            State::Unsubscribed | State::Snapshot { .. } => Start::Snapshot,
+            State::Comparing { .. } | State::Patch { .. } => Start::Comparison,
+            State::Live { .. } => Start::Resumption,
+        }
     }
 
     /// The next frame; none when the receiver has been sent everything, until the log changes.
     pub fn poll(&mut self, log: &Log) -> Option<Outgoing> {
         loop {
-            if let Some(begin) = self.begin.take() {
-                return Some(control(&begin));
+            if let Some(frame) = self.first.pop_front() {
+                return Some(control(&frame));
             }
             if let Some(withdrawal) = self.next_withdrawal(log) {
                 return Some(withdrawal);
             }
             match &mut self.state {
-                State::Unsubscribed => return None,
+                State::Unsubscribed | State::Comparing { .. } => return None,
                 State::Snapshot { base, after } => {
                     if let Some(chunk) = next_chunk(log, *base, after) {
+                        return Some(chunk);
+                    }
+                    let base = *base;
+                    self.collect(log, base);
+                }
+                State::Patch { base, rest } => {
+                    if let Some(chunk) = next_difference(log, *base, rest) {
                         return Some(chunk);
                     }
                     let base = *base;
@@ -129,8 +173,16 @@ impl Sender {
 
     fn start_over(&mut self, log: &Log) {
         let position = log.position();
-        self.state = State::Snapshot { base: position.revision, after: None };
-        self.begin = Some(Frame::Begin { position, snapshot: true });
+        let base = position.revision;
+        self.first = [Frame::Begin { position, snapshot: true }].into();
+        self.state = if self.compares {
+            let digests = log.digests();
+            let buckets = digests.len();
+            self.first.push_back(Frame::Digests(digests));
+            State::Comparing { base, buckets }
+        } else {
+            State::Snapshot { base, after: None }
+        };
         self.urgent_after = log.urgent_count();
         self.scope_version = None;
     }
@@ -154,7 +206,7 @@ impl Sender {
 
     /// What was withdrawn since the bulk now under way began.
     fn next_withdrawal(&mut self, log: &Log) -> Option<Outgoing> {
-        if !matches!(self.state, State::Snapshot { .. } | State::Live { batch: Some(_), .. }) {
+        if matches!(self.state, State::Unsubscribed | State::Live { batch: None, .. }) {
             return None;
         }
         let (number, entry) =
@@ -218,8 +270,7 @@ fn next_chunk(log: &Log, base: u64, after: &mut Option<Arc<RecordKey>>) -> Optio
     let mut bytes = 0;
     let mut last = None;
     for (key, entry) in log.after(after.as_deref()) {
-        let due = entry.revision <= base || key.kind() == Kind::Identity;
-        if due && entry.record.is_some() {
+        if is_due(key, entry, base) {
             if bytes > 0 && bytes + entry.encoded.len() > FRAME_TARGET {
                 break;
             }
@@ -228,12 +279,35 @@ fn next_chunk(log: &Log, base: u64, after: &mut Option<Arc<RecordKey>>) -> Optio
         }
         last = Some(key.clone());
     }
-    if changes.is_empty() {
-        return None;
+    *after = last.or_else(|| after.take());
+    part(changes)
+}
+
+/// The next part of what differs, likewise.
+fn next_difference(log: &Log, base: u64, rest: &mut VecDeque<Arc<RecordKey>>) -> Option<Outgoing> {
+    let mut changes = Vec::new();
+    let mut bytes = 0;
+    while let Some(key) = rest.front() {
+        if let Some(entry) = log.entry(key).filter(|entry| is_due(key, entry, base)) {
+            if bytes > 0 && bytes + entry.encoded.len() > FRAME_TARGET {
+                break;
+            }
+            bytes += entry.encoded.len();
+            changes.push(entry.encoded.clone());
+        }
+        rest.pop_front();
     }
-    *after = last;
+    part(changes)
+}
+
+fn is_due(key: &RecordKey, entry: &Entry, base: u64) -> bool {
+    entry.record.is_some() && (entry.revision <= base || key.kind() == Kind::Identity)
+}
+
+/// A part of a snapshot, unless it is empty.
+fn part(changes: Vec<Bytes>) -> Option<Outgoing> {
     let count = changes.len();
-    Some(Outgoing { frame: encode_transaction(0, 0, false, changes), changes: count })
+    (count > 0).then(|| Outgoing { frame: encode_transaction(0, 0, false, changes), changes: count })
 }
 
 fn control(frame: &Frame) -> Outgoing {

@@ -50,13 +50,17 @@ struct World {
     sender: Sender,
     receiver: Receiver,
     wire: VecDeque<Bytes>,
+    /// The way back.
+    replies: VecDeque<Frame>,
     seen: BTreeSet<RecordKey>,
     consumer: Records,
     epoch: u64,
+    /// The receiver is of a version that can compare.
+    compares: bool,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(compares: bool) -> Self {
         let mut log = Log::new(0, 8);
         log.set_scope(Scope::AllBut(BTreeSet::new()));
         let mut world = Self {
@@ -66,9 +70,11 @@ impl World {
             sender: Sender::default(),
             receiver: Receiver::new(Admission::All, Limits::default()),
             wire: VecDeque::new(),
+            replies: VecDeque::new(),
             seen: BTreeSet::new(),
             consumer: Records::new(),
             epoch: 0,
+            compares,
         };
         world.connect();
         world
@@ -76,9 +82,19 @@ impl World {
 
     fn connect(&mut self) {
         self.wire.clear();
+        self.replies.clear();
         self.sender = Sender::default();
-        let Frame::Subscribe(from) = self.receiver.subscribe() else { panic!("not a subscription") };
-        self.sender.subscribe(&self.log, from);
+        let subscription = self.receiver.subscribe();
+        self.answer(subscription);
+    }
+
+    fn answer(&mut self, reply: Frame) {
+        match reply {
+            Frame::Subscribe(s) if !self.compares => {
+                self.sender.subscribe(&self.log, Subscription { holds_records: false, ..s });
+            }
+            reply => answer(&mut self.sender, &self.log, reply),
+        }
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
@@ -112,6 +128,9 @@ impl World {
             Step::Backends(n, hosts) => self.apply(vec![service(n, &hosts).into()]),
             Step::Transfer(made, arrived) => {
                 for _ in 0..made {
+                    if let Some(reply) = self.replies.pop_front() {
+                        self.answer(reply);
+                    }
                     self.wire.extend(self.sender.poll(&self.log).map(|out| out.frame));
                 }
                 for _ in 0..arrived {
@@ -167,6 +186,7 @@ impl World {
                 }
             }
         }
+        self.replies.extend(self.receiver.take_reply());
         self.check();
     }
 
@@ -204,11 +224,19 @@ impl World {
 
     fn settle(&mut self) {
         self.step(Step::Complete);
-        while let Some(out) = self.sender.poll(&self.log) {
-            self.wire.push_back(out.frame);
-        }
-        while !self.wire.is_empty() {
-            self.deliver();
+        loop {
+            while let Some(reply) = self.replies.pop_front() {
+                self.answer(reply);
+            }
+            while let Some(out) = self.sender.poll(&self.log) {
+                self.wire.push_back(out.frame);
+            }
+            if self.wire.is_empty() {
+                break;
+            }
+            while !self.wire.is_empty() {
+                self.deliver();
+            }
         }
         let held: Records = self.log.records().map(|r| (r.key(), r.clone())).collect();
         assert_eq!(self.consumer, held);
@@ -220,8 +248,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn converges_and_is_never_inconsistent(steps in vec(step(), 1..60)) {
-        let mut world = World::new();
+    fn converges_and_is_never_inconsistent(steps in vec(step(), 1..60), compares in any::<bool>()) {
+        let mut world = World::new(compares);
         for step in steps {
             world.step(step);
         }

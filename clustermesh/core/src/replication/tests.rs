@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use tombolo_model::*;
 
 use super::*;
-use crate::wire::{Frame, decode_frame};
+use crate::wire::{Frame, decode_frame, encode_frame};
 
 pub fn cluster(n: u16) -> ClusterId {
     ClusterId::try_from(n).unwrap()
@@ -76,15 +76,34 @@ pub fn sync(log: &Log, receiver: &mut Receiver) -> (usize, bool) {
 
 /// Connects, transfers everything; how many changes were sent.
 fn transfer(log: &Log, receiver: &mut Receiver) -> usize {
-    let Frame::Subscribe(from) = receiver.subscribe() else { panic!("not a subscription") };
+    measure(log, receiver).0
+}
+
+/// Connects, transfers everything; how many changes were sent, and how many bytes in both directions.
+fn measure(log: &Log, receiver: &mut Receiver) -> (usize, usize) {
+    let Frame::Subscribe(subscription) = receiver.subscribe() else { panic!("not a subscription") };
     let mut sender = Sender::default();
-    sender.subscribe(log, from);
-    let mut changes = 0;
+    sender.subscribe(log, subscription);
+    let (mut changes, mut bytes) = (0, 0);
     while let Some(out) = sender.poll(log) {
         changes += out.changes;
+        bytes += out.frame.len();
         receiver.handle(decode_frame(&out.frame).unwrap()).unwrap();
+        if let Some(reply) = receiver.take_reply() {
+            bytes += encode_frame(&reply).unwrap().len();
+            answer(&mut sender, log, reply);
+        }
     }
-    changes
+    (changes, bytes)
+}
+
+/// Gives the receiver's reply to the sender.
+pub fn answer(sender: &mut Sender, log: &Log, reply: Frame) {
+    match reply {
+        Frame::Want(wanted) => sender.want(log, wanted),
+        Frame::Subscribe(subscription) => sender.subscribe(log, subscription),
+        other => panic!("{other:?} is no reply"),
+    }
 }
 
 fn complete(epoch: u64, history: usize) -> Log {
@@ -109,7 +128,7 @@ fn resuming_costs_what_has_changed() {
 }
 
 #[test]
-fn missing_more_removals_than_are_remembered_starts_over() {
+fn missing_more_removals_than_are_remembered_compares() {
     let mut log = complete(1, 4);
     log.apply((0..50).map(|n| identity(n, 0).into()), 1);
     let mut receiver = Receiver::new(Admission::All, Limits::default());
@@ -121,8 +140,101 @@ fn missing_more_removals_than_are_remembered_starts_over() {
     for n in 4..9 {
         log.apply([Change::Remove(identity(n, 0).key())], 1);
     }
-    assert_eq!(transfer(&log, &mut receiver), 41);
-    assert_eq!(receiver.records().len(), 41);
+    log.apply([endpoint(20, 0).into()], 1);
+    assert_eq!(transfer(&log, &mut receiver), 1);
+    assert_eq!(receiver.records().len(), 42);
+    // One that cannot compare is sent everything.
+    let mut sender = Sender::default();
+    let from = Some(Position { epoch: 1, revision: 1 });
+    sender.subscribe(&log, Subscription { from, holds_records: false });
+    assert_eq!(sender.start(), Start::Snapshot);
+    assert_eq!(std::iter::from_fn(|| sender.poll(&log)).map(|out| out.changes).sum::<usize>(), 42);
+}
+
+/// As many records as a cluster of a large mesh has.
+fn thousand(epoch: u64) -> Log {
+    let mut log = complete(epoch, 8);
+    let identities = (0u8..=255).flat_map(|n| (0..4).map(move |version| identity(n, version).into()));
+    log.apply(identities, 1);
+    log
+}
+
+#[test]
+fn another_exporter_sends_what_differs() {
+    let mut receiver = Receiver::new(Admission::All, Limits::default());
+    let (_, everything) = measure(&thousand(1), &mut receiver);
+    // It has one record more, one less, and one in another version.
+    let mut other = thousand(2);
+    let Record::Identity(mut changed) = identity(9, 1) else { unreachable!() };
+    changed.labels.0.insert("app".into(), "web".into());
+    let [more, less] = [endpoint(7, 1), identity(8, 1)];
+    other.apply([more.into(), Change::Remove(less.key()), Record::Identity(changed).into()], 2);
+    let (changes, bytes) = measure(&other, &mut receiver);
+    assert_eq!(changes, 2);
+    assert!(bytes < 2048 && bytes * 10 < everything, "{bytes} of {everything} bytes");
+    assert!(receiver.records().values().eq(other.records()));
+    // Nothing differs.
+    let (changes, bytes) = measure(&thousand(3), &mut measured(&thousand(1)));
+    assert!(changes == 0 && bytes < 640, "{changes} changes, {bytes} bytes");
+}
+
+fn measured(log: &Log) -> Receiver {
+    let mut receiver = Receiver::new(Admission::All, Limits::default());
+    transfer(log, &mut receiver);
+    receiver
+}
+
+#[test]
+fn what_an_incomplete_exporter_lacks_is_kept_until_it_is_complete() {
+    let mut receiver = measured(&thousand(1));
+    let mut starting = Log::new(2, 8);
+    starting.apply([identity(1, 1).into()], 1);
+    assert_eq!(sync(&starting, &mut receiver), (1024, false));
+    starting.set_scope(Scope::AllBut(BTreeSet::new()));
+    assert_eq!(sync(&starting, &mut receiver), (1, true));
+}
+
+#[test]
+fn answers_to_digests_that_were_not_sent_are_errors_or_ignored() {
+    let log = thousand(1);
+    let mut receiver = measured(&log);
+    assert!(receiver.handle(Frame::Obsolete(vec![1])).is_err(), "outside of a snapshot");
+    assert!(receiver.handle(Frame::Digests(vec![1])).is_err(), "outside of a snapshot");
+    let position = Position { epoch: 9, revision: 0 };
+    receiver.handle(Frame::Begin { position, snapshot: true }).unwrap();
+    assert!(receiver.handle(Frame::Obsolete(vec![1])).is_err(), "before digests");
+    let mut sender = Sender::default();
+    sender.want(&log, vec![WantedBucket { index: 0, held: vec![1] }]);
+    assert!(sender.poll(&log).is_none(), "nobody subscribed");
+}
+
+#[test]
+fn a_starting_exporter_tells_removals_of_what_it_has_not_read() {
+    let mut receiver = measured(&{
+        let mut log = complete(1, 8);
+        log.apply([identity(1, 0).into(), endpoint(1, 0).into()], 1);
+        log
+    });
+    let mut starting = Log::new(2, 8);
+    starting.apply([identity(1, 0).into()], 1);
+    let Frame::Subscribe(subscription) = receiver.subscribe() else { unreachable!() };
+    let mut sender = Sender::default();
+    sender.subscribe(&starting, subscription);
+    let mut deltas = move |log: &Log, receiver: &mut Receiver| {
+        let mut changes = Vec::new();
+        while let Some(out) = sender.poll(log) {
+            changes.extend(receiver.handle(decode_frame(&out.frame).unwrap()).unwrap().map(|d| d.changes));
+            if let Some(reply) = receiver.take_reply() {
+                answer(&mut sender, log, reply);
+            }
+        }
+        changes.concat()
+    };
+    assert_eq!(deltas(&starting, &mut receiver), []);
+    // The pod goes before it was read: an address must not lose its identity alone.
+    let gone = [identity(1, 0).key(), endpoint(1, 0).key()].map(Change::Remove);
+    starting.apply(gone.clone(), 1);
+    assert_eq!(deltas(&starting, &mut receiver), gone);
 }
 
 #[test]
@@ -144,9 +256,8 @@ fn a_removed_backend_overtakes_a_snapshot() {
     // The exporter restarts with everything; the receiver is sent it all again.
     let mut again = complete(2, 8);
     again.apply(log.records().cloned().map(Change::Upsert).collect::<Vec<_>>(), 1);
-    let Frame::Subscribe(from) = receiver.subscribe() else { panic!("not a subscription") };
     let mut sender = Sender::default();
-    sender.subscribe(&again, from);
+    sender.subscribe(&again, Subscription { from: receiver.position(), holds_records: false });
     for _ in 0..2 {
         receiver.handle(decode_frame(&sender.poll(&again).unwrap().frame).unwrap()).unwrap();
     }
@@ -269,7 +380,7 @@ fn limits_are_kept() {
     let mut receiver = Receiver::new(Admission::All, Limits { bytes: 1500, ..Limits::default() });
     let Frame::Subscribe(_) = receiver.subscribe() else { unreachable!() };
     let mut sender = Sender::default();
-    sender.subscribe(&log, Some(log.position()));
+    sender.subscribe(&log, Subscription { from: Some(log.position()), holds_records: false });
     log.apply((10..20).map(|n| identity(n, 0).into()), 1);
     sender.poll(&log).unwrap();
     receiver.handle(Frame::Begin { position: Position { epoch: 1, revision: 0 }, snapshot: true }).unwrap();
@@ -356,9 +467,9 @@ fn peers_get_what_is_shared_and_nodes_get_everything() {
 fn a_transaction_of_many_frames_is_seen_at_once() {
     let mut log = complete(1, 8);
     let mut receiver = Receiver::new(Admission::All, Limits::default());
-    let Frame::Subscribe(from) = receiver.subscribe() else { unreachable!() };
+    let Frame::Subscribe(subscription) = receiver.subscribe() else { unreachable!() };
     let mut sender = Sender::default();
-    sender.subscribe(&log, from);
+    sender.subscribe(&log, subscription);
     while let Some(out) = sender.poll(&log) {
         receiver.handle(decode_frame(&out.frame).unwrap()).unwrap();
     }

@@ -7,8 +7,8 @@ use prost::Message;
 use tombolo_model::ClusterName;
 
 use super::{
-    Change, EndpointFact, EnrollRequest, Frame, Heartbeat, Hello, NodeFacts, Position, Scope, Transaction,
-    Version, limits,
+    Change, EndpointFact, EnrollRequest, Frame, Heartbeat, Hello, NodeFacts, Position, Scope, Subscription,
+    Transaction, Version, comparison, limits,
     parse::{self, FieldError, Result},
     proto::{self, frame::Body},
     record,
@@ -67,7 +67,13 @@ pub fn encode_frame(frame: &Frame) -> std::result::Result<Bytes, EncodeError> {
             change: change.as_ref().map(encode_change).transpose()?.unwrap_or_default(),
         }),
         Frame::Hello(hello) => Body::Hello(hello_message(hello)),
-        Frame::Subscribe(from) => Body::Subscribe(proto::Subscribe { from: from.map(position_message) }),
+        Frame::Subscribe(s) => Body::Subscribe(proto::Subscribe {
+            from: s.from.map(position_message),
+            holds_records: s.holds_records,
+        }),
+        Frame::Digests(digests) => Body::Digests(proto::Digests { digests: digests.clone() }),
+        Frame::Want(wanted) => Body::Want(comparison::want_message(wanted)),
+        Frame::Obsolete(held) => Body::Obsolete(proto::Obsolete { held: held.clone() }),
         Frame::Begin { position, snapshot } => {
             Body::Begin(proto::Begin { position: Some(position_message(*position)), snapshot: *snapshot })
         }
@@ -105,14 +111,18 @@ pub fn decode_change(bytes: &[u8]) -> std::result::Result<Option<Change>, FieldE
 
 /// The bytes of a change. What is out of the bounds that a receiver insists on is an error.
 pub fn encode_change(change: &Change) -> std::result::Result<Bytes, EncodeError> {
+    let bytes = within("a record", limits::MAX_RECORD, change_bytes(change))?;
+    decode_change(&bytes)?;
+    Ok(bytes)
+}
+
+/// The bytes of a change that is known to be within bounds.
+pub(crate) fn change_bytes(change: &Change) -> Bytes {
     let body = match change {
         Change::Upsert(record) => record::message(record),
         Change::Remove(key) => proto::change::Body::Remove(record::key_message(key)),
     };
-    let bytes: Bytes = proto::Change { body: Some(body) }.encode_to_vec().into();
-    let bytes = within("a record", limits::MAX_RECORD, bytes)?;
-    decode_change(&bytes)?;
-    Ok(bytes)
+    proto::Change { body: Some(body) }.encode_to_vec().into()
 }
 
 /// The bytes of a [`Frame::Transaction`] whose changes come from [`encode_change`].
@@ -129,7 +139,13 @@ fn within(what: &'static str, max: usize, bytes: Bytes) -> std::result::Result<B
 fn parse_body(body: Body) -> Result<Frame> {
     Ok(match body {
         Body::Hello(m) => Frame::Hello(parse_hello(m)?),
-        Body::Subscribe(m) => Frame::Subscribe(m.from.as_ref().map(parse_position)),
+        Body::Subscribe(m) => Frame::Subscribe(Subscription {
+            from: m.from.as_ref().map(parse_position),
+            holds_records: m.holds_records,
+        }),
+        Body::Digests(m) => Frame::Digests(comparison::parse_digests(m)?),
+        Body::Want(m) => Frame::Want(comparison::parse_want(&m)?),
+        Body::Obsolete(m) => Frame::Obsolete(comparison::parse_obsolete(m)?),
         Body::Begin(m) => {
             Frame::Begin { position: required_position(m.position.as_ref())?, snapshot: m.snapshot }
         }

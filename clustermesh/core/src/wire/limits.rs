@@ -38,6 +38,10 @@ pub const MAX_FACT_ENDPOINTS: usize = 1024;
 pub const MAX_FEATURES: usize = 64;
 /// Clusters in a watermark: every id there is.
 pub const MAX_CLUSTERS: usize = 4095;
+/// Buckets that records are compared by; a power of two.
+pub const MAX_BUCKETS: usize = 1 << 13;
+/// Fingerprints in one message; as many fit into [`MAX_FRAME`].
+pub const MAX_HELD: usize = 1 << 16;
 /// Bytes of a token or a signing request.
 pub const MAX_CREDENTIAL: usize = 16 << 10;
 /// Certificates of a chain.

@@ -7,14 +7,14 @@ use prost::{Enumeration, Message, Oneof};
 /// One message of a session.
 #[derive(Clone, PartialEq, Message)]
 pub struct Frame {
-    #[prost(oneof = "frame::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "frame::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub body: Option<frame::Body>,
 }
 
 pub mod frame {
     use super::{
-        Begin, EnrollRequest, EnrollResponse, Heartbeat, Hello, Membership, NodeFacts, Oneof, Refusal,
-        Subscribe, Transaction, Watermark, Withdraw,
+        Begin, Digests, EnrollRequest, EnrollResponse, Heartbeat, Hello, Membership, NodeFacts, Obsolete,
+        Oneof, Refusal, Subscribe, Transaction, Want, Watermark, Withdraw,
     };
 
     #[derive(Clone, PartialEq, Oneof)]
@@ -43,6 +43,12 @@ pub mod frame {
         Refusal(Refusal),
         #[prost(message, tag = "12")]
         Membership(Membership),
+        #[prost(message, tag = "13")]
+        Digests(Digests),
+        #[prost(message, tag = "14")]
+        Want(Want),
+        #[prost(message, tag = "15")]
+        Obsolete(Obsolete),
     }
 }
 
@@ -82,6 +88,31 @@ pub struct Position {
 pub struct Subscribe {
     #[prost(message, optional, tag = "1")]
     pub from: Option<Position>,
+    #[prost(bool, tag = "2")]
+    pub holds_records: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Digests {
+    #[prost(fixed64, repeated, tag = "1")]
+    pub digests: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Want {
+    #[prost(uint32, repeated, tag = "1")]
+    pub buckets: Vec<u32>,
+    /// How many of `held` belong to each bucket.
+    #[prost(uint32, repeated, tag = "2")]
+    pub counts: Vec<u32>,
+    #[prost(fixed64, repeated, tag = "3")]
+    pub held: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Obsolete {
+    #[prost(fixed64, repeated, tag = "1")]
+    pub held: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

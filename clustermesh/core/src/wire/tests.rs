@@ -155,7 +155,13 @@ fn frame() -> impl Strategy<Value = Frame> {
     let bytes = || collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from);
     prop_oneof![
         hello.prop_map(Frame::Hello),
-        option::of(position()).prop_map(Frame::Subscribe),
+        (option::of(position()), any::<bool>())
+            .prop_map(|(from, holds_records)| { Frame::Subscribe(Subscription { from, holds_records }) }),
+        (0u32..7, any::<u64>()).prop_map(|(bits, digest)| Frame::Digests(vec![digest; 1 << bits])),
+        collection::vec((0usize..8192, collection::vec(any::<u64>(), 0..5)), 0..5).prop_map(|wanted| {
+            Frame::Want(wanted.into_iter().map(|(index, held)| WantedBucket { index, held }).collect())
+        }),
+        collection::vec(any::<u64>(), 0..5).prop_map(Frame::Obsolete),
         (position(), any::<bool>()).prop_map(|(position, snapshot)| Frame::Begin { position, snapshot }),
         transaction.prop_map(Frame::Transaction),
         change().prop_map(|c| Frame::Withdraw(Some(c))),

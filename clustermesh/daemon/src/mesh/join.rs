@@ -174,7 +174,8 @@ impl Mesh {
         let nodes = nodes.ok_or_else(|| {
             JoinFailure::Unavailable("the nodes of this cluster are still being read: try again".to_owned())
         })?;
-        let record = record::wanted(self, &nodes, 1);
+        let record =
+            record::wanted(self, &nodes, None).map_err(|error| JoinFailure::Refused(error.to_string()))?;
         let request = JoinRequest::new(token, record, dry_run);
         let expected = Expected::Pinned(Pin(token.ca_pin));
         let connection =

@@ -51,7 +51,7 @@ pub struct Runner {
 /// The state of a mesh that has only this cluster.
 pub(super) fn founded(mesh: &Mesh) -> Durable {
     let nodes = mesh.0.parts.nodes.borrow().clone().unwrap_or_default();
-    Durable::found(MeshId(rand::random()), &record::wanted(mesh, &nodes, 1))
+    Durable::found(MeshId(rand::random()), &record::unsigned(mesh, &nodes, 1))
 }
 
 impl Runner {

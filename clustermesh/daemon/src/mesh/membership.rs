@@ -49,6 +49,43 @@ impl Mesh {
         ))
     }
 
+    /// Hands leadership of the membership from this cluster to another one, and waits until that one leads.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub async fn transfer(&self, to: &ClusterName) -> Result<String, String> {
+        let known = self.known().map_err(|e| e.to_string())?;
+        let record = find(&known, to).ok_or_else(|| self.is_no_member(to, &known))?;
+        let leads = format!("cluster {to} leads the membership");
+        let member = record.member();
+        match known.status.leader {
+            None => return Err(ProposeError::NoQuorum.to_string()),
+            Some(leader) if leader == member => return Ok(leads),
+            Some(leader) if leader != known.status.member => {
+                let name = leader.cluster().and_then(|id| known.state.clusters.get(&id)).map(|c| &c.name);
+                let name = name.map_or_else(|| leader.to_string(), ToString::to_string);
+                return Err(format!("cluster {name} leads the membership: run the command there"));
+            }
+            Some(_) => {}
+        }
+        if !known.status.conf.voters.contains(&member.get()) {
+            return Err(format!(
+                "cluster {to} does not vote, so it cannot lead: `tombolo mesh members` shows who does"
+            ));
+        }
+        let membership = self.membership().map_err(|e| e.to_string())?;
+        membership.transfer(member).await.map_err(|e| e.to_string())?;
+        let mut now = self.0.known.subscribe();
+        let taken = now.wait_for(|now| now.as_ref().is_some_and(|n| n.status.leader == Some(member)));
+        match timeout(DECISION, taken).await {
+            Ok(_) => Ok(leads),
+            Err(_) => Err(format!(
+                "cluster {to} did not take over within {} s: see `tombolo mesh status`",
+                DECISION.as_secs()
+            )),
+        }
+    }
+
     async fn go(&self) -> Result<String, String> {
         let local = self.0.config.local.cluster.clone();
         let Ok(known) = self.known() else {
@@ -95,12 +132,7 @@ impl Mesh {
 
     async fn remove(&self, name: &ClusterName) -> Result<String, String> {
         let known = self.known().map_err(|e| e.to_string())?;
-        let record = known.state.clusters.values().find(|c| c.name == *name).ok_or_else(|| {
-            format!(
-                "cluster {name} is not a member of this mesh: the others are {}",
-                self.others(&known.state)
-            )
-        })?;
+        let record = find(&known, name).ok_or_else(|| self.is_no_member(name, &known))?;
         let removed = format!("cluster {name} was taken out of the mesh");
         match self.propose_removal(record).await {
             Ok(()) => Ok(removed),
@@ -125,6 +157,10 @@ impl Mesh {
         }
     }
 
+    fn is_no_member(&self, name: &ClusterName, known: &Known) -> String {
+        format!("cluster {name} is not a member of this mesh: the others are {}", self.others(&known.state))
+    }
+
     /// Whether nobody but this cluster is left without the other one, which is silent.
     fn is_last_but(&self, known: &Known, other: &ClusterRecord) -> bool {
         let own = self.0.config.local.cluster_id;
@@ -132,4 +168,8 @@ impl Mesh {
         let mut rest = known.state.clusters.values().filter(|c| c.id != own && c.id != other.id);
         silent && rest.all(|c| c.state == ClusterState::Lost)
     }
+}
+
+fn find<'a>(known: &'a Known, name: &ClusterName) -> Option<&'a ClusterRecord> {
+    known.state.clusters.values().find(|cluster| cluster.name == *name)
 }

@@ -404,7 +404,8 @@ fn containment(record: &ClusterRecord) -> Containment {
 fn signs(entry: &Entry) -> Signs {
     let status = entry.peer.status();
     let status = status.borrow();
-    Signs { heard: status.heard, well: status.up && entry.complete }
+    let heard = if status.up { Some(Instant::now()) } else { status.heard };
+    Signs { heard, well: status.up && entry.complete }
 }
 
 fn change<T: PartialEq>(sender: &watch::Sender<T>, value: T) {

@@ -7,6 +7,7 @@ use tombolo_mesh_core::membership::{ClusterRecord, ClusterState, Command};
 use tombolo_mesh_net::{
     raft::Membership,
     session::{Audience, ExporterHandle},
+    tls::AuthorityError,
 };
 use tombolo_model::{Address, ClusterId, Prefix, Record};
 use tracing::{info, warn};
@@ -49,8 +50,28 @@ impl Nodes {
     }
 }
 
-/// The record as it has to be now. State and incarnation are decided by the mesh when a cluster joins.
-pub(super) fn wanted(mesh: &Mesh, nodes: &Nodes, incarnation: u32) -> ClusterRecord {
+/// The record as it has to be now, signed; `known` is what the mesh knows, if this cluster is in it. State and
+/// incarnation are decided by the mesh when a cluster joins.
+pub(super) fn wanted(
+    mesh: &Mesh,
+    nodes: &Nodes,
+    known: Option<&ClusterRecord>,
+) -> Result<ClusterRecord, AuthorityError> {
+    let mut record = unsigned(mesh, nodes, known.map_or(1, |known| known.incarnation));
+    if let Some(known) = known.filter(|known| !known.signature.is_empty()) {
+        record.revision = known.revision;
+        if record.signed_bytes() == known.signed_bytes() {
+            record.signature.clone_from(&known.signature);
+            return Ok(record);
+        }
+    }
+    record.revision += 1;
+    record.signature = mesh.0.parts.authority.sign_record(&record.signed_bytes())?;
+    Ok(record)
+}
+
+/// Without a signature: for a mesh that nobody else is in yet; [`keep`] signs it.
+pub(super) fn unsigned(mesh: &Mesh, nodes: &Nodes, incarnation: u32) -> ClusterRecord {
     let config = &mesh.0.config;
     let hosts = nodes.addresses.iter().copied().chain([config.address.ip().into()]);
     ClusterRecord {
@@ -63,6 +84,8 @@ pub(super) fn wanted(mesh: &Mesh, nodes: &Nodes, incarnation: u32) -> ClusterRec
         features: BTreeSet::new(),
         incarnation,
         state: ClusterState::Active,
+        revision: 0,
+        signature: Vec::new(),
     }
 }
 
@@ -129,16 +152,23 @@ pub(super) async fn keep(mesh: &Mesh, membership: &Membership) -> Infallible {
             && known.member() == member
             && known.state != ClusterState::Lost
         {
-            let wanted = wanted(mesh, &nodes, known.incarnation);
-            if wanted != known {
-                match membership.propose(Command::UpdateCluster(wanted), DECISION).await {
+            let wanted = wanted(mesh, &nodes, Some(&known)).map_err(|error| error.to_string());
+            if wanted.as_ref() != Ok(&known) {
+                let decided = match wanted {
+                    Ok(wanted) => {
+                        let decided = membership.propose(Command::UpdateCluster(wanted), DECISION).await;
+                        decided.map_err(|error| error.to_string())
+                    }
+                    Err(error) => Err(error),
+                };
+                match decided {
                     Ok(_) => {
                         info!("the mesh knows the current addresses of this cluster");
                         mesh.0.problems.send_modify(|problems| problems.record = None);
                     }
                     Err(error) => {
                         warn!(%error, "the mesh does not take the record of this cluster");
-                        mesh.0.problems.send_modify(|problems| problems.record = Some(error.to_string()));
+                        mesh.0.problems.send_modify(|problems| problems.record = Some(error));
                         sleep(RETRY).await;
                         continue;
                     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tombolo_mesh_core::membership::{ClusterRecord, ClusterState, MemberId};
-use tombolo_mesh_net::{peer::PeerStatus, raft::ProposeError};
+use tombolo_mesh_net::{peer::PeerStatus, raft::ProposeError, tls::pin_of};
 use tombolo_model::{ClusterId, Kind, MemberStatus, MeshStatus};
 
 use super::{Known, Mesh, NotRunning};
@@ -63,6 +63,8 @@ impl Mesh {
             id: record.id,
             state: state_name(record.state).to_owned(),
             voter,
+            incarnation: record.incarnation,
+            ca_pins: record.ca.iter().map(|der| pin(der)).collect(),
             endpoints: record.endpoints.iter().map(ToString::to_string).collect(),
             pod_prefixes: record.pod_prefixes.clone(),
             connected: own || peer.up,
@@ -101,6 +103,10 @@ impl Mesh {
         }
         problems
     }
+}
+
+fn pin(der: &[u8]) -> String {
+    pin_of(&der.into()).map_or_else(|error| error.to_string(), |pin| pin.to_string())
 }
 
 fn heard_ms(peer: &PeerStatus) -> Option<u64> {

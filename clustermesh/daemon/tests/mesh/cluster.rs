@@ -2,18 +2,17 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tombolo_clustermesh::mesh::{Mesh, MeshConfig, Parts, record::Nodes};
 use tombolo_mesh_core::trust::{Service, SpiffeId};
 use tombolo_mesh_net::{
     raft::Timing,
     session::{Audience, ExporterHandle, Local},
-    storage::{ObjectStore, StorageError},
+    storage::MemoryStore,
     tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
     transport::{Dialer, Listener, Stats},
 };
@@ -41,32 +40,9 @@ pub struct Kept {
     pub id: ClusterId,
     pods: String,
     authority: Arc<CertificateAuthority>,
-    store: Memory,
+    store: MemoryStore,
     /// Both replicas are candidates.
     ports: [u16; 2],
-}
-
-/// An object with a version.
-#[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Option<Versioned>>>);
-
-type Versioned = (Vec<u8>, u64);
-
-#[async_trait]
-impl ObjectStore for Memory {
-    async fn load(&mut self) -> Result<Option<(Vec<u8>, String)>, StorageError> {
-        Ok(self.0.lock().unwrap().clone().map(|(bytes, version)| (bytes, version.to_string())))
-    }
-
-    async fn save(&mut self, bytes: &[u8], expected: Option<&str>) -> Result<String, StorageError> {
-        let mut object = self.0.lock().unwrap();
-        if object.as_ref().map(|o| o.1.to_string()).as_deref() != expected {
-            return Err(StorageError::Deposed);
-        }
-        let version = object.as_ref().map_or(1, |o| o.1 + 1);
-        *object = Some((bytes.to_vec(), version));
-        Ok(version.to_string())
-    }
 }
 
 impl Cluster {
@@ -78,7 +54,7 @@ impl Cluster {
             [(); 2].map(|()| std::net::UdpSocket::bind((HOST, 0)).unwrap().local_addr().unwrap().port());
         let id = ClusterId::try_from(id).unwrap();
         Self::run(
-            Kept { name, id, pods: pods.to_owned(), authority, store: Memory::default(), ports },
+            Kept { name, id, pods: pods.to_owned(), authority, store: MemoryStore::default(), ports },
             ports[0],
         )
         .await

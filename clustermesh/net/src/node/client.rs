@@ -16,7 +16,8 @@ use tracing::{info, warn};
 
 use crate::{
     session::{
-        Backoff, Command, Local, SessionError, end, expect_cluster, greet, stream, unix_time_ms, write,
+        Backoff, Command, Local, SessionError, end, expect_cluster, expired, greet, stream, unix_time_ms,
+        write,
     },
     tls::Expected,
     transport::{Dialer, FrameReceiver, Stats},
@@ -142,14 +143,13 @@ impl NodeClient {
             ..NodeStatus::default()
         });
         let (commands, received) = mpsc::channel(4);
-        let subscribe = self.receiver.subscribe();
-        commands.send(Command::Send(subscribe)).await.map_err(|_| SessionError::ConsumerGone)?;
         let facts = self.config.facts.clone();
         let stats = self.stats.clone();
         tokio::select! {
             result = write(&mut tx, None, received, &stats) => result,
-            result = send_facts(facts, commands) => result,
-            result = self.read(&mut rx, connection) => result,
+            result = send_facts(facts, commands.clone()) => result,
+            result = self.read(&mut rx, connection, commands) => result,
+            error = expired(connection) => Err(error),
         }
     }
 
@@ -157,7 +157,12 @@ impl NodeClient {
         &mut self,
         rx: &mut FrameReceiver,
         connection: &quinn::Connection,
+        commands: mpsc::Sender<Command>,
     ) -> Result<(), SessionError> {
+        let send = |frame| async {
+            commands.send(Command::Send(frame)).await.map_err(|_| SessionError::ConsumerGone)
+        };
+        send(self.receiver.subscribe()).await?;
         loop {
             let frame = tokio::select! {
                 frame = rx.receive() => frame?,
@@ -170,6 +175,9 @@ impl NodeClient {
             let delta = self.receiver.handle(frame).inspect_err(|_| self.stats.protocol_errors.inc())?;
             if let Some(delta) = delta {
                 room.send(delta);
+            }
+            if let Some(reply) = self.receiver.take_reply() {
+                send(reply).await?;
             }
             if heartbeat {
                 self.measure(connection);

@@ -11,8 +11,8 @@ use tombolo_mesh_core::{
 
 use crate::{
     session::{
-        Audience, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, greet, stream,
-        write,
+        Audience, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, expired, greet,
+        stream, write,
     },
     transport::{Accepted, FrameReceiver, Stats},
 };
@@ -73,6 +73,7 @@ impl NodeServer {
         tokio::select! {
             result = write(&mut tx, Some((&self.exporter, Audience::Nodes)), received, &self.stats) => result,
             result = self.read(&mut rx, node, commands) => result,
+            error = expired(connection) => Err(error),
         }
     }
 
@@ -82,12 +83,12 @@ impl NodeServer {
         node: &NodeName,
         commands: mpsc::Sender<Command>,
     ) -> Result<(), SessionError> {
+        let command =
+            |command| async { commands.send(command).await.map_err(|_| SessionError::ConsumerGone) };
         loop {
             match rx.receive().await? {
-                Frame::Subscribe(from) => {
-                    let command = commands.send(Command::Subscribe(from)).await;
-                    command.map_err(|_| SessionError::ConsumerGone)?;
-                }
+                Frame::Subscribe(subscription) => command(Command::Subscribe(subscription)).await?,
+                Frame::Want(wanted) => command(Command::Want(wanted)).await?,
                 Frame::NodeFacts(facts) => self.tell(node, NodeEvent::Facts(facts)).await?,
                 Frame::Unknown => {}
                 _ => {

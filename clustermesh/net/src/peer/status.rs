@@ -6,10 +6,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use quinn::Connection;
+use quinn::{Connection, ConnectionError};
 use tombolo_mesh_core::replication::{Receiver, Refusal};
 
-use crate::session::{SessionError, unix_time_ms};
+use crate::{
+    session::{SessionError, unix_time_ms},
+    transport::IDLE,
+};
 
 /// The state of the sessions with a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub struct PeerStatus {
     pub up: bool,
     /// Since when there is one, or none.
     pub since: Option<SystemTime>,
-    /// When something was last heard from it.
+    /// When something was last heard from it; while there is a session, that it is not dead is heard all the time.
     pub heard: Option<Instant>,
     /// The other end of the last session.
     pub address: Option<SocketAddr>,
@@ -51,8 +54,10 @@ impl PeerStatus {
         }
     }
 
-    pub(super) fn down(&mut self, error: Option<&SessionError>) {
+    pub(super) fn down(&mut self, connection: &Connection, error: Option<&SessionError>) {
         self.up = false;
+        let timed_out = matches!(connection.close_reason(), Some(ConnectionError::TimedOut));
+        self.heard = Instant::now().checked_sub(if timed_out { IDLE } else { Duration::ZERO });
         self.since = Some(SystemTime::now());
         self.rtt = None;
         self.lag = None;

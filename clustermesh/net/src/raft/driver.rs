@@ -10,7 +10,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval},
 };
-use tombolo_mesh_core::membership::{self, Applied, Command, Member, Output, ProposalId, Step};
+use tombolo_mesh_core::membership::{self, Applied, Command, Member, MeshState, Output, ProposalId, Step};
 use tracing::debug;
 
 use super::{MeshView, MessageSink, ProposeError, Request, Stopped};
@@ -167,7 +167,9 @@ impl Driver {
     fn publish(&self) {
         let (status, state) = (self.member.status(), self.member.state());
         self.publish.send_if_modified(|known| {
-            let same_state = *known.state == *state;
+            // Every change counts up the version: comparing hundreds of clusters after each message would cost more.
+            let number = |state: &MeshState| (state.mesh, state.lineage, state.version);
+            let same_state = number(&known.state) == number(state);
             if same_state && known.status == status {
                 return false;
             }

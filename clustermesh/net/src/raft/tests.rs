@@ -50,6 +50,8 @@ fn record(n: u16) -> ClusterRecord {
         features: BTreeSet::new(),
         incarnation: 1,
         state: ClusterState::Joining,
+        revision: 0,
+        signature: vec![],
     }
 }
 

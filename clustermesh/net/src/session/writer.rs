@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tombolo_mesh_core::{
-    replication::{Outgoing, Position, Sender},
+    replication::{Outgoing, Sender, Start, Subscription, WantedBucket},
     wire::Frame,
 };
 
 use super::{Audience, ExporterHandle, SessionError, unix_time_ms};
 use crate::transport::{FrameSender, Stats};
 
-/// How often the exporter's revision and time are told.
+/// How often the exporter's revision and time are told, while there is something to tell.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Heartbeats that are left out while there is nothing: a large mesh should be quiet at rest.
+const LEFT_OUT: u32 = 2;
 
 /// What the receiving half, or the owner, asks the sending half to do.
 #[derive(Debug)]
@@ -20,7 +22,9 @@ pub(crate) enum Command {
     /// Send this.
     Send(Frame),
     /// The other side subscribes.
-    Subscribe(Option<Position>),
+    Subscribe(Subscription),
+    /// The other side answers the digests.
+    Want(Vec<WantedBucket>),
 }
 
 /// Sends the log to its subscriber, and what else is to be said, until the session ends. Returns when nobody can give
@@ -35,7 +39,7 @@ pub(crate) async fn write(
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Send(frame) => tx.send(&frame).await?,
-                Command::Subscribe(_) => {}
+                Command::Subscribe(_) | Command::Want(_) => {}
             }
         }
         return Ok(());
@@ -44,11 +48,13 @@ pub(crate) async fn write(
     let mut changes = exporter.changes();
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut left_out = LEFT_OUT;
     loop {
         // One frame at a time: in between, commands and heartbeats have their turn.
         let next = exporter.read(audience, |log| sender.poll(log));
         if let Some(Outgoing { frame, changes }) = next.clone() {
             stats.sent_changes.add(changes as u64);
+            left_out = LEFT_OUT;
             tx.send_encoded(frame).await?;
         }
         tokio::select! {
@@ -56,15 +62,25 @@ pub(crate) async fn write(
             command = commands.recv() => match command {
                 None => return Ok(()),
                 Some(Command::Send(frame)) => tx.send(&frame).await?,
-                Some(Command::Subscribe(from)) => {
-                    let resumed = exporter.read(audience, |log| {
-                        sender.subscribe(log, from);
-                        sender.resumed()
+                Some(Command::Subscribe(subscription)) => {
+                    let start = exporter.read(audience, |log| {
+                        sender.subscribe(log, subscription);
+                        sender.start()
                     });
-                    if resumed { stats.resumed.inc() } else { stats.snapshots.inc() }
+                    match start {
+                        Start::Resumption => stats.resumed.inc(),
+                        Start::Comparison => stats.comparisons.inc(),
+                        Start::Snapshot => stats.snapshots.inc(),
+                    }
                 }
+                Some(Command::Want(wanted)) => exporter.read(audience, |log| sender.want(log, wanted)),
             },
             _ = heartbeat.tick() => {
+                if left_out < LEFT_OUT {
+                    left_out += 1;
+                    continue;
+                }
+                left_out = 0;
                 let frame = exporter.read(audience, |log| Sender::heartbeat(log, unix_time_ms()));
                 tx.send_encoded(frame.frame).await?;
             }

@@ -1,5 +1,3 @@
-use std::sync::{Arc, Mutex};
-
 use tombolo_mesh_core::membership::{EntryKind, HardState, LogEntry, MemberId};
 
 use super::*;
@@ -15,7 +13,7 @@ fn member() -> MemberId {
 fn changes(generation: u64, index: u64, size: usize) -> Changes {
     let entry = LogEntry { index, term: 1, kind: EntryKind::Proposal, data: vec![1; size] };
     let hard = Some(HardState { term: 1, vote: member().get(), commit: index });
-    Changes { start: 1, generation, snapshot: None, entries: vec![entry], hard }
+    Changes { start: 1, key: [1; 32], generation, snapshot: None, entries: vec![entry], hard }
 }
 
 #[tokio::test]
@@ -36,32 +34,9 @@ async fn a_file_remembers() {
     assert!(matches!(MemberStorage::create(open(), durable).await, Err(StorageError::Deposed)));
 }
 
-/// Two replicas that use the same object.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Option<Versioned>>>);
-
-type Versioned = (Vec<u8>, u64);
-
-#[async_trait]
-impl ObjectStore for Shared {
-    async fn load(&mut self) -> Result<Option<(Vec<u8>, String)>, StorageError> {
-        Ok(self.0.lock().unwrap().clone().map(|(bytes, version)| (bytes, version.to_string())))
-    }
-
-    async fn save(&mut self, bytes: &[u8], expected: Option<&str>) -> Result<String, StorageError> {
-        let mut object = self.0.lock().unwrap();
-        if object.as_ref().map(|o| o.1.to_string()).as_deref() != expected {
-            return Err(StorageError::Deposed);
-        }
-        let version = object.as_ref().map_or(1, |o| o.1 + 1);
-        *object = Some((bytes.to_vec(), version));
-        Ok(version.to_string())
-    }
-}
-
 #[tokio::test]
 async fn a_replaced_replica_cannot_write() {
-    let shared = Shared::default();
+    let shared = MemoryStore::default();
     let mut old = MemberStorage::create(Box::new(shared.clone()), Durable::empty(member())).await.unwrap();
     let mut new = MemberStorage::open(Box::new(shared), cluster()).await.unwrap();
     new.save(&changes(1, 1, 1)).await.unwrap();
@@ -71,16 +46,16 @@ async fn a_replaced_replica_cannot_write() {
 
 #[tokio::test]
 async fn damage_and_strangers_are_noticed() {
-    let shared = Shared::default();
+    let shared = MemoryStore::default();
     let mut storage =
         MemberStorage::create(Box::new(shared.clone()), Durable::empty(member())).await.unwrap();
     storage.save(&changes(1, 1, 100)).await.unwrap();
-    let good = shared.0.lock().unwrap().clone().unwrap().0;
+    let good = shared.bytes().unwrap();
     let mut refused = 0;
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
-        *shared.0.lock().unwrap() = Some((bad, 1));
+        shared.set_bytes(bad);
         match MemberStorage::open(Box::new(shared.clone()), cluster()).await {
             Err(StorageError::RejoinNeeded(_)) => refused += 1,
             Err(other) => panic!("{other}"),
@@ -88,7 +63,7 @@ async fn damage_and_strangers_are_noticed() {
         }
     }
     assert_eq!(refused, good.len());
-    *shared.0.lock().unwrap() = Some((good, 1));
+    shared.set_bytes(good);
     let stranger = 2.try_into().unwrap();
     let error = MemberStorage::open(Box::new(shared), stranger).await.err().unwrap().to_string();
     assert!(error.contains("it is of member 1/1, this is cluster 2"), "{error}");
@@ -97,13 +72,13 @@ async fn damage_and_strangers_are_noticed() {
 #[tokio::test]
 async fn too_much_is_refused() {
     let mut storage =
-        MemberStorage::create(Box::new(Shared::default()), Durable::empty(member())).await.unwrap();
+        MemberStorage::create(Box::new(MemoryStore::default()), Durable::empty(member())).await.unwrap();
     let error = storage.save(&changes(1, 1, MAX_OBJECT_BYTES)).await;
     assert!(matches!(error, Err(StorageError::TooLarge { .. })));
 }
 
 /// Fails now and then, before or after having stored.
-struct Flaky(Shared, u32);
+struct Flaky(MemoryStore, u32);
 
 #[async_trait]
 impl ObjectStore for Flaky {
@@ -124,7 +99,7 @@ impl ObjectStore for Flaky {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_waited_out_and_a_lost_answer_is_no_deposition() {
-    let shared = Shared::default();
+    let shared = MemoryStore::default();
     let flaky = Box::new(Flaky(shared.clone(), 0));
     let mut storage = MemberStorage::create(flaky, Durable::empty(member())).await.unwrap();
     for n in 1..=10 {

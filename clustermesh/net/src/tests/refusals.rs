@@ -72,6 +72,54 @@ async fn servers_that_are_not_the_expected_one_are_refused() {
 }
 
 #[tokio::test]
+async fn a_session_ends_with_its_certificate_and_goes_on_with_a_new_one() {
+    let east = Cluster::new("east", 1);
+    east.pods(0..3);
+    east.complete();
+    let listener = east.listen();
+    let address = listener.local_address().unwrap();
+    let (_server, _events) = east.serve_nodes(listener);
+    let id = east.node("a");
+    let brief = credentials(&east.authority, &id, SystemTime::now(), Duration::from_secs(2));
+    let dialer = Dialer::bind(LOOPBACK.parse().unwrap(), brief.clone(), east.trust.clone()).unwrap();
+    let mut node = Node::start(&east, dialer, address);
+    node.in_sync(&east).await;
+    let error = node.error().await;
+    assert!(error.contains("certificate of spiffe://east/node/a") && error.contains("expired"), "{error}");
+    let key = LeafKey::generate().unwrap();
+    let issued = east.authority.issue(&id, &key, SystemTime::now(), DAY).unwrap();
+    brief.set(&issued, &key.private_key()).unwrap();
+    soon("another session", node.status.wait_for(|status| status.server.is_some())).await.unwrap();
+    east.pods(3..4);
+    node.in_sync(&east).await;
+    assert_eq!(east.stats.snapshot().snapshots, 1, "it went on where it had stopped");
+}
+
+#[tokio::test]
+async fn another_replica_sends_what_differs() {
+    let east = Cluster::new("east", 1);
+    east.pods(0..2000);
+    east.complete();
+    let (first, second) = (east.listen(), east.listen());
+    let (at_first, at_second) = (first.local_address().unwrap(), second.local_address().unwrap());
+    let (server, _events) = east.serve_nodes(first);
+    let mut node = Node::start(&east, east.dialer(&east.node("a")), at_first);
+    node.in_sync(&east).await;
+    drop(server);
+    // It has a history of its own, and one pod more.
+    let other =
+        Cluster { exporter: ExporterHandle::new(east.local.cluster_id), stats: Arc::default(), ..east };
+    other.pods(0..2001);
+    other.complete();
+    let (_server, _events) = other.serve_nodes(second);
+    node.servers.send_replace(vec![at_second]);
+    node.in_sync(&other).await;
+    let stats = other.stats.snapshot();
+    assert_eq!((stats.comparisons, stats.snapshots, stats.sent_changes), (1, 0, 2));
+    assert!(stats.sent_bytes + stats.received_bytes < 8192, "{stats:?}");
+}
+
+#[tokio::test]
 async fn a_pin_is_enough_to_join() {
     let (east, stranger) = (Cluster::new("east", 1), Cluster::new("west", 2));
     let listener = east.listen();

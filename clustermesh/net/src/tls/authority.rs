@@ -6,6 +6,7 @@ use rand::Rng;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    SigningKey as _,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, pem::PemObject};
 use tombolo_mesh_core::trust::{Pin, SpiffeId};
@@ -138,6 +139,13 @@ impl CertificateAuthority {
     /// The pin of its public key.
     pub fn pin(&self) -> Result<Pin, AuthorityError> {
         Ok(pin_of(&self.certificate)?)
+    }
+
+    /// A signature of what the cluster says about itself, for [`ClusterRecord`].
+    ///
+    /// [`ClusterRecord`]: tombolo_mesh_core::membership::ClusterRecord
+    pub fn sign_record(&self, bytes: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        Ok(self.issuer.key().sign(bytes)?)
     }
 
     /// A certificate for a key made here.

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{Connection, Endpoint, Incoming, ServerConfig, crypto::rustls::HandshakeData};
-use rustls::pki_types::CertificateDer;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tombolo_mesh_core::trust::{Service, SpiffeId, authorize};
 use tombolo_model::ClusterName;
@@ -12,7 +11,7 @@ use tracing::{debug, warn};
 use super::{ConnectError, Stats, bind, transport_config};
 use crate::{
     session::Close,
-    tls::{self, CertificateInfo, Credentials, TrustStore},
+    tls::{self, Credentials, TrustStore},
 };
 
 /// Handshakes under way at a time; further ones are refused.
@@ -111,7 +110,7 @@ async fn handshake(incoming: Incoming, own: &ClusterName, stats: &Stats) -> Opti
             return None;
         }
     };
-    let client = client(&connection);
+    let client = super::certificate(&connection).map(|info| info.id);
     let Some(service) = service(&connection) else {
         stats.handshakes_failed.inc();
         connection.close(Close::Denied.code(), b"no protocol was agreed on");
@@ -130,10 +129,4 @@ async fn handshake(incoming: Incoming, own: &ClusterName, stats: &Stats) -> Opti
 fn service(connection: &Connection) -> Option<Service> {
     let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
     Service::from_alpn(data.protocol.as_deref()?)
-}
-
-/// The name in the client's certificate, which the handshake has verified.
-fn client(connection: &Connection) -> Option<SpiffeId> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    CertificateInfo::from_der(chain.first()?).ok().map(|info| info.id)
 }

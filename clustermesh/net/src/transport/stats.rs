@@ -49,6 +49,8 @@ stats! {
     skipped_changes,
     /// Subscriptions that went on where they had stopped.
     resumed,
+    /// Subscriptions that were sent what differs from what the other side holds.
+    comparisons,
     /// Subscriptions that were sent everything.
     snapshots,
     /// Connections whose handshake succeeded.

@@ -25,6 +25,8 @@ pub(in crate::membership) struct DurableMessage {
     snapshot: Option<SnapshotMessage>,
     #[prost(message, repeated, tag = "8")]
     entries: Vec<EntryMessage>,
+    #[prost(bytes = "vec", tag = "9")]
+    key: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -89,6 +91,7 @@ impl From<&Durable> for DurableMessage {
                     data: e.data.clone(),
                 })
                 .collect(),
+            key: durable.key.to_vec(),
         }
     }
 }
@@ -101,6 +104,11 @@ impl TryFrom<DurableMessage> for Durable {
         Ok(Self {
             member: MemberId::from_bits(message.member).ok_or_else(|| missing("member"))?,
             start: message.start,
+            // Versions before the key stored none.
+            key: match message.key.as_slice() {
+                [] => [0; 32],
+                key => key.try_into().map_err(|_| missing("key"))?,
+            },
             generation: message.generation,
             hard: HardState { term: message.term, vote: message.vote, commit: message.commit },
             snapshot: StoredSnapshot {

@@ -22,6 +22,9 @@ pub(in crate::membership) struct EnvelopeMessage {
     /// How many writes the sender has stored.
     #[prost(uint64, tag = "7")]
     pub(in crate::membership) generation: u64,
+    /// Proves to the sender that it has said so.
+    #[prost(fixed64, tag = "11")]
+    pub(in crate::membership) tag: u64,
     #[prost(oneof = "Body", tags = "8, 9, 10")]
     pub(in crate::membership) body: Option<Body>,
 }
@@ -54,4 +57,7 @@ pub(in crate::membership) struct Stale {
     pub(in crate::membership) nonce: u64,
     #[prost(uint64, tag = "3")]
     pub(in crate::membership) generation: u64,
+    /// Proves to the receiver that it has said so.
+    #[prost(fixed64, tag = "4")]
+    pub(in crate::membership) tag: u64,
 }

@@ -51,6 +51,10 @@ pub(super) struct ClusterMessage {
     /// 1 joining, 2 active, 3 leaving, 4 lost.
     #[prost(uint32, tag = "9")]
     state: u32,
+    #[prost(uint64, tag = "10")]
+    revision: u64,
+    #[prost(bytes = "vec", tag = "11")]
+    signature: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -194,7 +198,17 @@ impl From<&ClusterRecord> for ClusterMessage {
                 ClusterState::Leaving => 3,
                 ClusterState::Lost => 4,
             },
+            revision: record.revision,
+            signature: record.signature.clone(),
         }
+    }
+}
+
+impl ClusterRecord {
+    /// What a cluster signs: all of it but what the mesh decides, which is incarnation and state.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        let said = ClusterMessage { incarnation: 0, state: 0, signature: Vec::new(), ..self.into() };
+        [b"tombolo cluster record\0".as_slice(), &said.encode_to_vec()].concat()
     }
 }
 
@@ -224,6 +238,8 @@ impl TryFrom<ClusterMessage> for ClusterRecord {
                 4 => ClusterState::Lost,
                 _ => return Err(missing("cluster state")),
             },
+            revision: message.revision,
+            signature: message.signature,
         })
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn check(message: &Message, log: &Log, here: &Position) -> Result<(),
     match message.get_msg_type() {
         MessageType::MsgAppend => check_append(message, log, here),
         MessageType::MsgHeartbeat => check_commit(message, here),
-        MessageType::MsgSnapshot => check_snapshot(message),
+        MessageType::MsgSnapshot => check_snapshot(message, &log.state),
         MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => {
             if message.term == here.term && !message.reject && message.index > here.last {
                 return Err(Bad::Message("it acknowledges what was never sent"));
@@ -83,15 +83,17 @@ fn check_append(message: &Message, log: &Log, here: &Position) -> Result<(), Bad
     Ok(())
 }
 
-fn check_snapshot(message: &Message) -> Result<(), Bad> {
+fn check_snapshot(message: &Message, known: &MeshState) -> Result<(), Bad> {
     let snapshot = message.get_snapshot();
     let metadata = snapshot.get_metadata();
     if metadata.index == 0 || metadata.term == 0 || metadata.term > message.term {
         return Err(Bad::Message("its snapshot has no place in the log"));
     }
     check_conf(metadata.get_conf_state())?;
-    MeshState::decode(&snapshot.data).map_err(|_| Bad::Message("its snapshot is damaged"))?;
-    Ok(())
+    let state = MeshState::decode(&snapshot.data).map_err(|_| Bad::Message("its snapshot is damaged"))?;
+    let foreign =
+        |_| Bad::Message("its snapshot changes the record of a cluster without that cluster's signature");
+    known.may_become(&state).map_err(foreign)
 }
 
 /// Voters there are, nobody is two things at once.

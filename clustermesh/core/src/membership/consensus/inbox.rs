@@ -42,7 +42,8 @@ impl Member {
             return Err(ReceiveError::NotForUs("member"));
         }
         self.check_lineage(from, Lineage(envelope.lineage))?;
-        let seen = Stale { start: envelope.start, nonce: envelope.nonce, generation: envelope.generation };
+        let EnvelopeMessage { start, nonce, generation, tag, .. } = envelope;
+        let seen = Stale { start, nonce, generation, tag };
         if let Err(known) = self.presence.check(from, seen) {
             let reply = self.seal(from.get(), Body::Stale(known));
             self.outgoing.extend(reply);
@@ -65,6 +66,9 @@ impl Member {
                 self.enqueue(Input::Propose(Box::new(proposal), false)).map_err(|()| ReceiveError::Busy)
             }
             Some(Body::Stale(seen)) => {
+                if seen.tag != presence::tag(&self.key, self.id, seen) {
+                    return Err(ReceiveError::Refused { from, reason: "it claims what was never said here" });
+                }
                 if presence::is_proof(self.own, seen) {
                     self.halted = Some(Halt::OldBackup);
                 }
@@ -148,6 +152,7 @@ impl Member {
             start: self.own.start,
             nonce: self.own.nonce,
             generation: self.own.generation,
+            tag: presence::tag(&self.key, self.id, self.own),
             body: Some(body),
         };
         Some(Envelope { to: MemberId::from_bits(to)?, bytes: message.encode_to_vec() })

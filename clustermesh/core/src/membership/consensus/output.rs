@@ -15,7 +15,7 @@ pub enum Step {
 #[must_use]
 pub struct Write {
     pub(super) number: u64,
-    pub(super) changes: Changes,
+    pub(super) changes: Box<Changes>,
 }
 
 impl Write {

@@ -2,9 +2,12 @@
 //!
 //! Each message says how often its sender has started, with a nonce per start, and how many writes it had stored.
 //! Writes only count up; a member that is seen with fewer than before runs on an old backup. It is told so, and
-//! must rejoin instead of voting again on what it has forgotten.
+//! must rejoin instead of voting again on what it has forgotten. A tag that only the sender can make goes along, and
+//! comes back with the reproach: nobody can silence a member by inventing what it has said.
 
 use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::membership::{MemberId, codec::Stale};
 
@@ -18,7 +21,9 @@ impl Presence {
         let known = self.0.entry(from).or_insert(now);
         let same_start = now.start == known.start && now.nonce == known.nonce;
         if same_start {
-            known.generation = known.generation.max(now.generation);
+            if now.generation > known.generation {
+                *known = now;
+            }
             return Ok(());
         }
         if now.start <= known.start || now.generation < known.generation {
@@ -34,6 +39,16 @@ impl Presence {
     }
 }
 
+/// What only the owner of the key can say of itself.
+pub(super) fn tag(key: &[u8; 32], member: MemberId, said: Stale) -> u64 {
+    let mut hash = Sha256::new_with_prefix(key);
+    hash.update(member.get().to_be_bytes());
+    hash.update(said.start.to_be_bytes());
+    hash.update(said.nonce.to_be_bytes());
+    hash.update(said.generation.to_be_bytes());
+    hash.finalize().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
 /// Whether what others have seen of this member proves that it has forgotten something.
 pub(super) fn is_proof(own: Stale, seen: Stale) -> bool {
     if (seen.start, seen.nonce) == (own.start, own.nonce) {
@@ -47,7 +62,7 @@ mod tests {
     use super::*;
 
     fn seen(start: u32, nonce: u64, generation: u64) -> Stale {
-        Stale { start, nonce, generation }
+        Stale { start, nonce, generation, tag: 0 }
     }
 
     #[test]

@@ -67,6 +67,7 @@ impl Member {
         self.must_write = false;
         let mut changes = Changes {
             start: self.own.start,
+            key: self.key,
             generation: self.generation,
             snapshot: None,
             entries: Vec::new(),
@@ -82,7 +83,7 @@ impl Member {
             changes.hard = ready.hs().map(convert::from_hard_state).or(changes.hard);
         }
         self.pending = Some(Pending { number: self.generation, ready });
-        Write { number: self.generation, changes }
+        Write { number: self.generation, changes: Box::new(changes) }
     }
 
     fn compact_when_due(&mut self) -> Option<StoredSnapshot> {
@@ -164,12 +165,28 @@ impl Member {
 
     fn emit(&mut self, message: &Message, output: &mut Output) {
         let (to, kind) = (message.to, message.get_msg_type());
+        if kind == MessageType::MsgHeartbeat && !self.is_due(to) {
+            return;
+        }
         let sealed = self.seal(to, Body::Raft(RaftBytes { bytes: message.encode_to_vec() }));
         output.messages.extend(sealed);
         if kind == MessageType::MsgSnapshot {
             // Taken as arrived; if it was lost, the next probe finds out and it is sent again.
             self.node.report_snapshot(to, SnapshotStatus::Finish);
         }
+    }
+
+    /// Whether a heartbeat is to be sent.
+    fn is_due(&mut self, to: u64) -> bool {
+        if !self.node.store().conf.learners.contains(&to) {
+            return true;
+        }
+        let pause = super::LEARNER_BEATS_ELECTIONS * self.election_ticks as u64;
+        let due = self.beats.get(&to).is_none_or(|last| self.ticks - last >= pause);
+        if due {
+            self.beats.insert(to, self.ticks);
+        }
+        due
     }
 
     /// As leader, lets the voters follow the members of the mesh.
@@ -185,6 +202,7 @@ impl Member {
         let stays = members.contains(&own);
         self.presence.retain(|id| members.contains(&id.get()));
         self.heard.retain(|id, _| members.contains(id) || conf.voters.contains(id));
+        self.beats.retain(|id, _| members.contains(id));
         // A leader does not remove itself: it hands over first.
         members.insert(own);
         let view = self.view(members);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::membership::{ClusterRecord, ClusterState, TokenId, TokenRecord, TokenStatus};
+use crate::membership::{ClusterRecord, ClusterState, TokenId, TokenRecord, TokenStatus, codec::Body};
 
 fn record(id: u16) -> ClusterRecord {
     ClusterRecord {
@@ -12,11 +12,13 @@ fn record(id: u16) -> ClusterRecord {
         features: std::collections::BTreeSet::new(),
         incarnation: 1,
         state: ClusterState::Active,
+        revision: 0,
+        signature: vec![],
     }
 }
 
 fn config(seed: u64) -> Config {
-    Config { mesh: MeshId(1), election_ticks: 10, heartbeat_ticks: 2, seed }
+    Config { mesh: MeshId(1), election_ticks: 10, heartbeat_ticks: 2, seed, key: [seed as u8; 32] }
 }
 
 /// Does everything a member wants, in memory.
@@ -116,11 +118,37 @@ fn garbage_and_strangers_are_refused() {
     let mut disk = Durable::found(MeshId(1), &record(2));
     let mut other = Member::restore(&config(3), &disk).unwrap();
     run(&mut other, &mut disk);
-    let body = super::super::codec::Body::Forward(Vec::new());
+    let body = Body::Forward(Vec::new());
     let envelope = other.seal(member.id().get(), body).unwrap();
     assert!(matches!(member.receive(one, &envelope.bytes), Err(ReceiveError::WrongSender { .. })));
     assert!(matches!(member.receive(two, &envelope.bytes), Err(ReceiveError::Decode(_))));
     assert_eq!(other.receive(two, &envelope.bytes), Err(ReceiveError::NotForUs("member")));
+}
+
+#[test]
+fn only_what_it_has_said_itself_silences_a_member() {
+    let (mut member, mut disk) = founded();
+    let (one, two): (ClusterId, ClusterId) = (1.try_into().unwrap(), 2.try_into().unwrap());
+    let mut other = Member::restore(&config(3), &Durable::found(MeshId(1), &record(2))).unwrap();
+    let forged = Stale { start: 99, nonce: 7, generation: 99, tag: 7 };
+    let lie = other.seal(member.id().get(), Body::Stale(forged)).unwrap();
+    assert!(matches!(member.receive(two, &lie.bytes), Err(ReceiveError::Refused { .. })));
+    assert_eq!(member.halted(), None);
+
+    // The other one hears it after its next start, and then again from an old backup.
+    let backup = disk.clone();
+    let mut said = |disk: &mut Durable, seed| {
+        let mut member = Member::restore(&config(seed), disk).unwrap();
+        run(&mut member, disk);
+        let said = member.seal(other.id().get(), Body::Forward(Vec::new())).unwrap();
+        (member, other.receive(one, &said.bytes), std::mem::take(&mut other.outgoing))
+    };
+    let (_, heard, reproach) = said(&mut disk, 4);
+    assert!(matches!(heard, Err(ReceiveError::Decode(_))) && reproach.is_empty());
+    let (mut restored, heard, reproach) = said(&mut backup.clone(), 5);
+    assert!(matches!(heard, Err(ReceiveError::Stale(_))));
+    restored.receive(two, &reproach[0].bytes).unwrap();
+    assert_eq!(restored.halted(), Some(Halt::OldBackup));
 }
 
 #[test]

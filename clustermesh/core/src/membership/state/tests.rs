@@ -19,7 +19,73 @@ fn cluster(n: u16, name: &str, pods: &str) -> ClusterRecord {
         features: ["mesh".to_owned()].into(),
         incarnation: 1,
         state: ClusterState::Joining,
+        revision: 0,
+        signature: vec![],
     }
+}
+
+/// A certificate authority: what signs, and its certificate.
+fn authority() -> (rcgen::KeyPair, Vec<u8>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    (key, certificate.der().to_vec())
+}
+
+fn signed(record: &ClusterRecord, revision: u64, key: &rcgen::KeyPair) -> ClusterRecord {
+    let record = ClusterRecord { revision, ..record.clone() };
+    let signature = rcgen::SigningKey::sign(key, &record.signed_bytes()).unwrap();
+    ClusterRecord { signature, ..record }
+}
+
+#[test]
+fn only_its_authority_changes_the_record_of_a_cluster() {
+    let (key, ca) = authority();
+    let (other_key, other_ca) = authority();
+    let mut state = mesh();
+    let bare = ClusterRecord { ca: vec![ca.clone()], ..cluster(1, "east", "10.1.0.0/16") };
+    let mut update = |record: &ClusterRecord| apply(&mut state, 1, 1, Command::UpdateCluster(record.clone()));
+    let first = signed(&bare, 1, &key);
+    update(&first).unwrap();
+    // The leader of the Raft group could propose this in anybody's name.
+    let wider = ClusterRecord { pod_prefixes: vec!["10.0.0.0/8".parse().unwrap()], ..bare.clone() };
+    let foreign = ClusterRecord { ca: vec![other_ca.clone()], ..wider.clone() };
+    for forged in [&wider, &signed(&wider, 2, &other_key), &signed(&foreign, 2, &other_key)] {
+        let error = update(forged).unwrap_err();
+        assert!(error.contains("cluster east is not signed by"), "{error}");
+    }
+    let altered = ClusterRecord { pod_prefixes: bare.pod_prefixes.clone(), ..signed(&wider, 2, &key) };
+    assert!(update(&altered).unwrap_err().contains("not signed"));
+    update(&signed(&wider, 2, &key)).unwrap();
+    assert!(update(&first).unwrap_err().contains("version 1 of the record of cluster east is not newer"));
+    // A new authority, vouched for by the old one, then alone.
+    let both = ClusterRecord { ca: vec![other_ca.clone(), ca], ..bare.clone() };
+    update(&signed(&both, 3, &key)).unwrap();
+    update(&signed(&foreign, 4, &other_key)).unwrap();
+    assert!(update(&signed(&bare, 5, &key)).unwrap_err().contains("not signed"));
+
+    // Nor does a snapshot, unless the cluster was admitted anew.
+    let forge = |change: fn(&mut ClusterRecord)| {
+        let mut next = state.clone();
+        change(next.clusters.get_mut(&id(1)).unwrap());
+        state.may_become(&next)
+    };
+    assert_eq!(forge(|_| {}), Ok(()));
+    assert_eq!(forge(|record| record.state = ClusterState::Lost), Ok(()));
+    assert!(forge(|record| record.endpoints.clear()).is_err());
+    assert!(
+        forge(|record| {
+            record.endpoints.clear();
+            record.signature.clear();
+        })
+        .is_err()
+    );
+    assert_eq!(
+        forge(|record| {
+            record.endpoints.clear();
+            record.incarnation += 1;
+        }),
+        Ok(())
+    );
 }
 
 fn mesh() -> MeshState {
