@@ -9,11 +9,14 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use tombolo_sim::{Mutant, run};
+use tombolo_sim::{Mutant, Violation, replication, run};
 
 /// Simulates many clusters on a virtual clock; a seed that fails is printed and replays.
 #[derive(Parser)]
 struct Args {
+    /// Simulate replication instead of membership.
+    #[arg(long)]
+    replication: bool,
     /// Run this seed only.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
@@ -30,18 +33,21 @@ fn parse_range(text: &str) -> anyhow::Result<Range<u64>> {
     Ok(from.parse()?..to.parse()?)
 }
 
+/// Events of a run, and what else it did.
+type Done = (u64, String);
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let seeds = args.seed.map_or(args.seeds, |seed| seed..seed + 1);
     let mut out = std::io::stdout().lock();
-    let (begin, mut events, mut applied, mut losses, mut failed) = (Instant::now(), 0, 0, 0, Vec::new());
+    let (begin, mut events, mut last, mut failed) = (Instant::now(), 0, String::new(), Vec::new());
     for seed in seeds.clone() {
-        // The core must not panic either; a broken driver may make it.
-        match catch_unwind(AssertUnwindSafe(|| run(seed, args.mutant))) {
-            Ok(Ok(report)) => {
-                events += report.events;
-                applied += report.applied;
-                losses += report.losses;
+        let once = || if args.replication { replicate(seed, args.mutant) } else { decide(seed, args.mutant) };
+        // The cores must not panic either; a broken driver may make them.
+        match catch_unwind(AssertUnwindSafe(once)) {
+            Ok(Ok((more, done))) => {
+                events += more;
+                last = done;
             }
             Ok(Err(violation)) => {
                 writeln!(out, "seed {seed}: {violation}")?;
@@ -55,14 +61,23 @@ fn main() -> anyhow::Result<()> {
     }
     let seconds = begin.elapsed().as_secs_f64();
     let count = seeds.end.saturating_sub(seeds.start);
-    let rate = f64::from(u32::try_from(events).unwrap_or(u32::MAX)) / seconds;
-    writeln!(
-        out,
-        "{count} seeds, {events} events, {applied} entries applied, {losses} disks lost, {seconds:.1} s, {rate:.0} events/s, {} failed",
-        failed.len()
-    )?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let rate = events as f64 / seconds;
+    let failures = failed.len();
+    writeln!(out, "{count} seeds, {events} events, {seconds:.1} s, {rate:.0} events/s, {failures} failed")?;
+    if count == 1 {
+        writeln!(out, "{last}")?;
+    }
     if args.mutant.is_none() && !failed.is_empty() {
         bail!("replay with --seed {}", failed.first().copied().unwrap_or_default());
     }
     Ok(())
+}
+
+fn decide(seed: u64, mutant: Option<Mutant>) -> Result<Done, Violation> {
+    run(seed, mutant).map(|report| (report.events, format!("{report:?}")))
+}
+
+fn replicate(seed: u64, mutant: Option<Mutant>) -> Result<Done, Violation> {
+    replication::run(seed, mutant).map(|report| (report.events, format!("{report:?}")))
 }

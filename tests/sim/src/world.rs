@@ -23,6 +23,8 @@ const TICK_MS: u64 = 100;
 const CHAOS_MS: u64 = 40_000;
 /// How long a healed mesh may take to agree.
 const HEAL_MS: u64 = 120_000;
+/// How often a process dies just after it has told of a new term: that is where forgetting a vote shows.
+const CRASH_AFTER_VOTE: f64 = 0.1;
 const EPOCH: u64 = 1_700_000_000;
 
 /// What a run has done.
@@ -245,13 +247,19 @@ impl World {
     fn written(&mut self, cluster: ClusterId, run: u64) -> Result<(), Violation> {
         let crash = self.chaos && self.random.random_bool(self.crash_at_write);
         let Some(node) = self.nodes.get_mut(&cluster).filter(|n| n.run == run) else { return Ok(()) };
+        let term = node.disk.hard.term;
         let Some(proof) = node.store() else { return Ok(()) };
+        let voted = node.disk.hard.term != term;
         if crash {
             self.crash(cluster);
             return Ok(());
         }
         if let Progress::Done(output) = node.confirm(Ok(proof)) {
             self.dispatch(cluster, output)?;
+        }
+        if voted && self.chaos && self.random.random_bool(CRASH_AFTER_VOTE) {
+            self.crash(cluster);
+            return Ok(());
         }
         self.drive(cluster)
     }

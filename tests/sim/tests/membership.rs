@@ -1,14 +1,13 @@
-//! The membership core holds under every seed, and the simulation notices what it must not miss.
+//! Membership and replication hold under every seed, and the simulation notices what it must not miss.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tombolo_sim::{Mutant, run};
+use tombolo_sim::{Mutant, Violation, replication, run};
 
 #[test]
-fn a_few_hundred_seeds_hold() {
-    let mut applied = 0;
-    let mut clusters = 0;
-    for seed in 0..300 {
+fn membership_holds() {
+    let (mut applied, mut clusters) = (0, 0);
+    for seed in 0..1000 {
         match run(seed, None) {
             Ok(report) => {
                 applied += report.applied;
@@ -21,18 +20,51 @@ fn a_few_hundred_seeds_hold() {
 }
 
 #[test]
+fn replication_holds() {
+    let (mut changes, mut restarts, mut forged, mut refused) = (0, 0, 0, 0);
+    for seed in 0..1000 {
+        match replication::run(seed, None) {
+            Ok(report) => {
+                changes += report.changes;
+                restarts += report.restarts;
+                forged += report.forged;
+                refused += report.refused;
+            }
+            Err(violation) => {
+                panic!("replay with `cargo run -p tombolo-sim -- --replication --seed {seed}`: {violation}")
+            }
+        }
+    }
+    let much = changes > 100_000 && restarts > 5000 && forged > 5000 && refused > 500;
+    assert!(
+        much,
+        "the runs do little: {changes} changes, {restarts} restarts, {forged} lies, {refused} refused"
+    );
+}
+
+#[test]
 fn a_seed_replays() {
     let (one, other) = (run(42, None).unwrap(), run(42, None).unwrap());
+    assert_eq!(format!("{one:?}"), format!("{other:?}"));
+    let (one, other) = (replication::run(42, None).unwrap(), replication::run(42, None).unwrap());
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
 }
 
 #[test]
-fn every_mistake_is_noticed() {
-    for mutant in Mutant::ALL {
-        let noticed = (0..1500).any(|seed| {
-            let result = catch_unwind(AssertUnwindSafe(|| run(seed, Some(mutant))));
-            !matches!(result, Ok(Ok(_)))
-        });
-        assert!(noticed, "{mutant:?} went unnoticed");
+fn every_mistake_around_membership_is_noticed() {
+    for mutant in Mutant::MEMBERSHIP {
+        assert!(noticed(1500, |seed| run(seed, Some(mutant)).map(drop)), "{mutant:?} went unnoticed");
     }
+}
+
+#[test]
+fn every_mistake_around_replication_is_noticed() {
+    for mutant in Mutant::REPLICATION {
+        let seed = |seed| replication::run(seed, Some(mutant)).map(drop);
+        assert!(noticed(300, seed), "{mutant:?} went unnoticed");
+    }
+}
+
+fn noticed(seeds: u64, run: impl Fn(u64) -> Result<(), Violation>) -> bool {
+    (0..seeds).any(|seed| !matches!(catch_unwind(AssertUnwindSafe(|| run(seed))), Ok(Ok(()))))
 }

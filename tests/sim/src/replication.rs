@@ -1,0 +1,273 @@
+//! Replication of many clusters: the real exporters, senders and receivers, over sessions that break at any moment,
+//! daemons that start anew, and clusters with valid credentials that say whatever they like.
+
+mod checks;
+mod hostile;
+mod link;
+mod origin;
+
+use std::collections::BTreeMap;
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tombolo_mesh_core::replication::{Admission, Change, Delta, Limits, Receiver, Scope};
+use tombolo_model::ClusterId;
+
+use self::{
+    checks::{View, settled},
+    link::{Exporting, Link},
+    origin::Origin,
+};
+use crate::{Mutant, Violation};
+
+/// Steps of trouble.
+const STEPS: u32 = 1500;
+/// Rounds in which a healed mesh has to become quiet.
+const ROUNDS: u32 = 400;
+
+/// What a run has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Steps, frames made and frames taken.
+    pub events: u64,
+    /// Changes that became visible somewhere.
+    pub changes: u64,
+    /// Daemons that started anew.
+    pub restarts: u64,
+    /// Frames that hostile clusters invented.
+    pub forged: u64,
+    /// Of those, how many ended a session.
+    pub refused: u64,
+}
+
+struct World {
+    random: StdRng,
+    mutant: Option<Mutant>,
+    origins: BTreeMap<ClusterId, Origin>,
+    /// What a cluster hears of another one: by the one that hears, and the one that is heard.
+    peers: BTreeMap<(ClusterId, ClusterId), Link>,
+    /// A node of each cluster.
+    nodes: BTreeMap<ClusterId, (Link, View)>,
+    report: Report,
+}
+
+/// Runs one seed: trouble first, then peace, in which all have to know the same.
+pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Report, Violation> {
+    let mut world = World::new(seed, mutant)?;
+    for _ in 0..STEPS {
+        world.step()?;
+    }
+    world.settle()?;
+    Ok(world.report)
+}
+
+impl World {
+    fn new(seed: u64, mutant: Option<Mutant>) -> Result<Self, Violation> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (size, hostile) = (random.random_range(2..=5u16), random.random_range(0..=2u16));
+        let mut world = Self {
+            random,
+            mutant,
+            origins: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            report: Report::default(),
+        };
+        for number in 1..=size {
+            let origin = Origin::new(number, number > 1 && number <= hostile, mutant)?;
+            world.origins.insert(origin.id, origin);
+        }
+        let all: Vec<ClusterId> = world.origins.keys().copied().collect();
+        for &id in &all {
+            let receiver = Receiver::new(Admission::All, Limits::default());
+            world.nodes.insert(id, (Link::new(receiver), View::default()));
+            world.listen(id);
+        }
+        Ok(world)
+    }
+
+    fn step(&mut self) -> Result<(), Violation> {
+        self.report.events += 1;
+        let id = self.any();
+        match self.random.random_range(0..100) {
+            0..30 => self.with(id, Origin::change),
+            30..72 => {
+                let from = self.any();
+                self.transfer_peer(id, from)
+            }
+            72..90 => self.transfer_node(id),
+            90..93 => {
+                self.cut(id);
+                Ok(())
+            }
+            93..95 => self.restart(id),
+            _ => {
+                self.with(id, |origin, random, mutant| origin.read(random.random_range(1..12), mutant))?;
+                self.announce(id);
+                Ok(())
+            }
+        }
+    }
+
+    fn any(&mut self) -> ClusterId {
+        let index = self.random.random_range(0..self.origins.len());
+        self.origins.keys().nth(index).copied().unwrap_or_else(unreachable_id)
+    }
+
+    fn with(
+        &mut self,
+        id: ClusterId,
+        act: impl FnOnce(&mut Origin, &mut StdRng, Option<Mutant>) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        match self.origins.get_mut(&id) {
+            Some(origin) => act(origin, &mut self.random, self.mutant),
+            None => Ok(()),
+        }
+    }
+
+    /// One turn of the session by which `here` hears `there`.
+    fn transfer_peer(&mut self, here: ClusterId, there: ClusterId) -> Result<(), Violation> {
+        let (Some(link), Some(origin)) = (self.peers.get_mut(&(here, there)), self.origins.get(&there))
+        else {
+            return Ok(());
+        };
+        let mut exporting =
+            Exporting { log: origin.exporter.peers(), hostile: origin.hostile, mutant: self.mutant };
+        let forged = origin.hostile.then(|| hostile::frame(&mut self.random, origin, &self.origins));
+        let deltas = link.turn(&mut exporting, forged, &mut self.random, &mut self.report);
+        if deltas.is_empty() {
+            return Ok(());
+        }
+        checks::contained(&link.receiver, origin)?;
+        self.hear(here, there, deltas)
+    }
+
+    /// What was heard goes on to the nodes.
+    fn hear(&mut self, here: ClusterId, there: ClusterId, deltas: Vec<Delta>) -> Result<(), Violation> {
+        for delta in deltas {
+            self.report.changes += delta.changes.len() as u64;
+            let Some(origin) = self.origins.get_mut(&here) else { return Ok(()) };
+            if delta.complete {
+                origin.complete_peers.insert(there);
+            }
+            let refused = origin.exporter.apply(delta.changes, 1).refused;
+            if let Some((key, error)) = refused.first() {
+                return Err(Violation(format!("{key:?} was admitted and cannot be sent on: {error}")));
+            }
+        }
+        self.announce(here);
+        Ok(())
+    }
+
+    fn transfer_node(&mut self, id: ClusterId) -> Result<(), Violation> {
+        let (Some((link, view)), Some(origin)) = (self.nodes.get_mut(&id), self.origins.get(&id)) else {
+            return Ok(());
+        };
+        let mut exporting = Exporting { log: origin.exporter.nodes(), hostile: false, mutant: self.mutant };
+        let deltas = link.turn(&mut exporting, None, &mut self.random, &mut self.report);
+        for delta in deltas {
+            if self.mutant == Some(Mutant::DeltaLost) && self.random.random_bool(0.02) {
+                continue;
+            }
+            self.report.changes += delta.changes.len() as u64;
+            view.apply(&delta, &self.origins)?;
+        }
+        Ok(())
+    }
+
+    /// Sessions of a cluster, and of its node, break.
+    fn cut(&mut self, id: ClusterId) {
+        let other = self.any();
+        if let Some(link) = self.peers.get_mut(&(id, other)) {
+            link.cut();
+        }
+        if let Some((link, _)) = self.nodes.get_mut(&id).filter(|_| self.random.random_bool(0.3)) {
+            link.cut();
+        }
+    }
+
+    /// The daemon of a cluster dies, and another one begins with nothing.
+    fn restart(&mut self, id: ClusterId) -> Result<(), Violation> {
+        self.report.restarts += 1;
+        self.with(id, |origin, _, mutant| {
+            origin.restart(mutant);
+            Ok(())
+        })?;
+        for ((here, there), link) in &mut self.peers {
+            if *here == id || *there == id {
+                link.cut();
+            }
+        }
+        if let Some((link, _)) = self.nodes.get_mut(&id) {
+            link.cut();
+        }
+        self.listen(id);
+        self.announce(id);
+        Ok(())
+    }
+
+    /// Receivers of a new daemon for all others.
+    fn listen(&mut self, here: ClusterId) {
+        for (there, origin) in self.origins.iter().filter(|(there, _)| **there != here) {
+            let receiver = Receiver::new(origin.admission(self.mutant), Limits::default());
+            self.peers.insert((here, *there), Link::new(receiver));
+        }
+    }
+
+    /// Says of which clusters a daemon knows everything.
+    fn announce(&mut self, id: ClusterId) {
+        let all: Vec<ClusterId> = self.origins.keys().copied().collect();
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        let pending = all.into_iter().filter(|other| *other != id && !origin.complete_peers.contains(other));
+        let scope = match self.mutant {
+            Some(Mutant::PruneEarly) => Scope::AllBut([].into()),
+            Some(Mutant::PendingForgotten) if origin.is_read() => Scope::AllBut([].into()),
+            _ if origin.is_read() => Scope::AllBut(pending.collect()),
+            _ => Scope::Nothing,
+        };
+        origin.exporter.set_scope(scope);
+    }
+
+    /// No more trouble: everything is read and heard, until nothing moves.
+    fn settle(&mut self) -> Result<(), Violation> {
+        let all: Vec<ClusterId> = self.origins.keys().copied().collect();
+        for origin in self.origins.values_mut() {
+            origin.hostile_speaks = false;
+            origin.read(usize::MAX, self.mutant)?;
+        }
+        // What hostile clusters have broken begins anew.
+        self.peers.values_mut().for_each(Link::cut);
+        let mut quiet = 0;
+        for _ in 0..ROUNDS {
+            let before = self.report.events;
+            for &here in &all {
+                self.announce(here);
+                for &there in &all {
+                    self.transfer_peer(here, there)?;
+                }
+                self.transfer_node(here)?;
+            }
+            quiet = if self.report.events == before { quiet + 1 } else { 0 };
+            if quiet > 2 {
+                break;
+            }
+        }
+        for &here in &all {
+            let (Some((_, view)), Some(own)) = (self.nodes.get(&here), self.origins.get(&here)) else {
+                continue;
+            };
+            let heard = |there| self.peers.get(&(here, there)).map(|link: &Link| &link.receiver);
+            settled(own, view, heard, &self.origins)?;
+        }
+        Ok(())
+    }
+}
+
+/// A world has clusters.
+fn unreachable_id() -> ClusterId {
+    ClusterId::try_from(1).unwrap_or_else(|_| std::process::abort())
+}
+
+/// The plain change of a record.
+fn upsert(record: tombolo_model::Record) -> Change {
+    record.into()
+}
