@@ -1,7 +1,7 @@
 # The only entry points that anyone needs. Each installs what it lacks (tests/prerequisites.sh).
 #   make demo [ARGS=--exit]   two clusters become one mesh while you watch
 #   make playground [ARGS=…]  real Kubernetes clusters on this machine, with tombolo installed
-#   make test lint bench image clean
+#   make test lint bench fuzz image clean
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -27,7 +27,10 @@ TEST := cargo test $(SELECTION)
 # The command line, with the clusters of the playground as contexts and its helm.
 TOMBOLO := PATH=$(CURDIR)/target/playground/bin:$$PATH KUBECONFIG=target/playground/east.kubeconfig:target/playground/west.kubeconfig $(BIN)/tombolo
 
-.PHONY: help demo test test-fast test-privileged test-e2e bench lint image playground clean
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(or $(ARGS),cni frame membership replication token tunnel)
+
+.PHONY: help demo test test-fast test-privileged test-e2e bench lint fuzz image playground clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -46,7 +49,7 @@ test: test-fast test-privileged test-e2e ## Everything: unit, property, simulati
 test-fast: ## Unit, property and golden tests; needs no privileges
 	@tests/prerequisites.sh build
 	$(TEST) --lib --bins
-	$(TEST) --test golden --test netpol --test pair --test membership --test testpod
+	$(TEST) --test golden --test netpol --test pair --test membership --test testpod --test corpus
 
 test-privileged: ## BPF programs in the kernel, links, tunnels, a real API server, clusters with the bridge plugin; needs root
 	@tests/prerequisites.sh bench
@@ -69,6 +72,14 @@ test-e2e: image ## The product on three real clusters; ends a playground that ru
 	$(TEST) --test suite uninstall::
 	$(PLAYGROUND) down
 	$(PLAYGROUND) snapshot --since target/before
+
+fuzz: ## Searches for bytes that break a parser, FUZZ_SECONDS=60 for each; ARGS names the targets
+	@tests/prerequisites.sh fuzz
+	@mkdir -p $(addprefix target/fuzz/,$(FUZZ_TARGETS))
+	for target in $(FUZZ_TARGETS); do \
+	  cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer --target-dir $(TOMBOLO_CACHE)/fuzz $$target \
+	    target/fuzz/$$target tests/fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; \
+	done
 
 image: ## Static binaries in OCI images, under target/images
 	@tests/prerequisites.sh build

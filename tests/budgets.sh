@@ -20,7 +20,7 @@ clocks=$(find node/model/src node/core/src ebpf/abi/src ebpf/datapath/src cluste
 [[ -z $clocks ]] || fail "a core reads a clock, the environment or a socket:"$'\n'"$clocks"
 
 for manifest in $(git ls-files '*Cargo.toml' | grep -v '^Cargo.toml$'); do
-  [[ $manifest == */fuzz/* || $manifest == ebpf/programs/* ]] && continue
+  [[ $manifest == */libfuzzer/* || $manifest == ebpf/programs/* ]] && continue
   grep -qA1 '^\[lints\]' "$manifest" && grep -q '^workspace = true' "$manifest" ||
     fail "$manifest does not opt in to the workspace lints"
 done

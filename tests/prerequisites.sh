@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what a make target needs is there: installs it on Debian and Ubuntu, and names it elsewhere.
-# usage: tests/prerequisites.sh (build|lint|cluster|bench)...
+# usage: tests/prerequisites.sh (build|lint|cluster|fuzz|bench)...
 set -euo pipefail
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
@@ -85,16 +85,28 @@ cluster() {
   install_packages
 }
 
+fuzz() {
+  build
+  need g++ "compiles libFuzzer" has g++
+  install_packages
+  cargo +nightly --version >/dev/null 2>&1 ||
+    die "a nightly Rust toolchain is missing: run 'rustup toolchain install nightly', then make again."
+  if ! has cargo-fuzz >/dev/null; then
+    say "building cargo-fuzz (drives libFuzzer; once, about a minute)"
+    cargo install -q cargo-fuzz --locked
+  fi
+}
+
 bench() {
   cluster
   need iperf3 "measures throughput" has iperf3
   install_packages
 }
 
-(($#)) || die "usage: $0 (build|lint|cluster|bench)..."
+(($#)) || die "usage: $0 (build|lint|cluster|fuzz|bench)..."
 for what in "$@"; do
   case $what in
-    build | lint | cluster | bench) "$what" ;;
+    build | lint | cluster | fuzz | bench) "$what" ;;
     *) die "unknown prerequisite '$what'" ;;
   esac
 done

@@ -22,7 +22,7 @@ use tombolo_playground::cgroup::Cgroup;
 use crate::{
     cni, datapath,
     measure::{median, percentile},
-    propagation,
+    propagation, scale,
 };
 
 /// Bytes of a request and of its answer.
@@ -98,6 +98,12 @@ pub enum Command {
     /// Say when a backend is in the maps of this node.
     #[command(hide = true)]
     Backend(propagation::Wanted),
+    /// Be the other clusters of a mesh.
+    #[command(hide = true)]
+    MeshPeers(scale::Peers),
+    /// Be the daemon of a mesh.
+    #[command(hide = true)]
+    MeshDaemon(scale::Daemon),
     /// Be a part of the peer of `mesh.propagation`.
     #[command(hide = true)]
     Chain {
@@ -122,6 +128,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Programs { rounds } => print(&datapath::time_programs(rounds)?),
         Command::Backend(wanted) => wanted.report(),
         Command::Chain { hop } => hop.run(),
+        Command::MeshPeers(peers) => peers.run(),
+        Command::MeshDaemon(daemon) => daemon.run(),
     }
 }
 

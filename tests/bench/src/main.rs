@@ -3,6 +3,7 @@
 //! Both ends, the clusters and the peers share one machine, so a ratio is the result and never a bare figure. A
 //! benchmark whose traffic did not take the path that it claims is an error and not a line of the table.
 
+mod client;
 mod cni;
 mod datapath;
 mod inside;
@@ -12,6 +13,7 @@ mod netns;
 mod pods;
 mod propagation;
 mod report;
+mod scale;
 mod scope;
 mod service;
 mod throughput;
@@ -66,7 +68,7 @@ struct Benchmark {
     run: fn(&Context) -> anyhow::Result<Vec<measure::Result>>,
 }
 
-const BENCHMARKS: [&Benchmark; 10] = [
+const BENCHMARKS: [&Benchmark; 12] = [
     &pods::SAME_THROUGHPUT,
     &pods::SAME_RR,
     &pods::CROSS_THROUGHPUT,
@@ -76,6 +78,8 @@ const BENCHMARKS: [&Benchmark; 10] = [
     &cni::CALLS,
     &mesh::THROUGHPUT,
     &propagation::PROPAGATION,
+    &scale::SYNC,
+    &scale::RESUME,
     &datapath::PROGRAMS,
 ];
 

@@ -5,7 +5,6 @@ mod chain;
 mod reporter;
 
 use std::{
-    io,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     thread,
@@ -15,9 +14,8 @@ use std::{
 use anyhow::Context as _;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
-    Api, Client, Config,
+    Api,
     api::{Patch, PatchParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
 use tombolo_playground::Cluster;
@@ -27,6 +25,7 @@ pub use chain::Hop;
 
 use crate::{
     Benchmark, Context,
+    client::{client, runtime},
     measure::{Comparison, Result, compare, median},
     netns::this_program,
     scope::Scope,
@@ -141,14 +140,8 @@ impl Writer {
     }
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
 async fn slices(kubeconfig: &Path, namespace: &str) -> anyhow::Result<Api<EndpointSlice>> {
-    let (file, options) = (Kubeconfig::read_from(kubeconfig)?, KubeConfigOptions::default());
-    let config = Config::from_custom_kubeconfig(file, &options).await?;
-    Ok(Api::namespaced(Client::try_from(config)?, namespace))
+    Ok(Api::namespaced(client(kubeconfig).await?, namespace))
 }
 
 /// One of the two ways that a change can go.

@@ -4,16 +4,19 @@ use std::{
     io::{Read, Write},
     net::Ipv4Addr,
     os::unix::net::UnixStream,
-    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::Service;
+use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 use tombolo_playground::Cluster;
 
 use crate::{
     Benchmark, Context,
+    client::{client, runtime},
     inside::Connects,
     measure::{Comparison, Result, summarize},
     netns::{finish, this_program},
@@ -101,26 +104,18 @@ fn service(scope: &Scope) -> anyhow::Result<Ipv4Addr> {
 
 /// Makes so many services, several at a time, as the API server takes milliseconds for each.
 fn fill(scope: &Scope, services: usize) -> anyhow::Result<()> {
-    const LANES: usize = 8;
-    thread::scope(|threads| {
-        let lanes: Vec<_> = (0..LANES)
-            .map(|lane| {
-                let items: Vec<_> = (lane..services - 1)
-                    .step_by(LANES)
-                    .map(|i| {
-                        json!({
-                            "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("filler-{i}")},
-                            "spec": {"ports": [{"port": 80}]},
-                        })
-                    })
-                    .collect();
-                let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-                threads.spawn(move || scope.kubectl(&["create", "--validate=false", "-f", "-"], &list).map(drop))
-            })
-            .collect();
-        lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
-    })
-    .context("cannot make the services")
+    const LANES: usize = 16;
+    let made = runtime()?.block_on(async {
+        let api = Api::<Service>::namespaced(client(&scope.cluster.kubeconfig()).await?, &scope.namespace);
+        let make = async |i| {
+            let filler =
+                json!({"metadata": {"name": format!("filler-{i}")}, "spec": {"ports": [{"port": 80}]}});
+            api.create(&PostParams::default(), &serde_json::from_value(filler)?).await?;
+            anyhow::Ok(())
+        };
+        stream::iter(1..services).map(make).buffer_unordered(LANES).try_collect::<()>().await
+    });
+    made.context("cannot make the services")
 }
 
 /// How many services the datapath of a node has: the agent says so on the socket that only root can open.

@@ -18,9 +18,10 @@ use tombolo_playground::Cluster;
 
 use super::{
     reporter::{Reporter, say_ready, say_seen},
-    runtime, slices,
+    slices,
 };
 use crate::{
+    client::runtime,
     netns::{Running, this_program},
     scope::eventually,
 };

@@ -1,0 +1,135 @@
+//! A mesh of many clusters: one real daemon, all others generated in a second process.
+
+mod daemon;
+mod generated;
+mod peers;
+mod resume;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Lines},
+    path::{Path, PathBuf},
+    process::{ChildStdout, Command},
+};
+
+use anyhow::{Context as _, ensure};
+use tombolo_playground::layout;
+
+pub use daemon::{Daemon, Measured};
+pub use peers::Peers;
+pub use resume::RESUME;
+
+use crate::{
+    Benchmark, Context,
+    measure::{Comparison, Result, summarize},
+    netns::{Netns, Running, this_program},
+};
+use generated::Cluster;
+
+/// Objects of each cluster.
+const OBJECTS: u32 = 1100;
+/// Clusters, the daemon's own among them; the last count is the one with goals.
+const SIZES: [u8; 5] = [16, 32, 64, 128, 255];
+/// The daemon's address in the namespace of the benchmark.
+const ADDRESS: &str = "127.0.0.1:4240";
+
+/// `mesh.sync.*` and `mesh.rest.*`.
+pub const SYNC: Benchmark = Benchmark {
+    names: &["mesh.sync", "mesh.rest"],
+    measures: "a daemon starts as a member of a mesh of 16 to 255 clusters with 1,100 objects each (10 nodes, 40 \
+        identities, 50 services with 4 backends, the rest endpoints), over QUIC on loopback. sync: seconds from its \
+        start until it has all records of all clusters; memory: what it holds then. rest: its share of a core, and all \
+        traffic in both directions, while nothing changes. The peer is the limit that is set for 255 clusters, for \
+        fewer in proportion",
+    leaves_out: "Kubernetes and nodes: the own cluster's records are generated, storage is memory; the other clusters \
+        share one process and have no sessions with each other. Each of the two processes has one CPU",
+    run: sync,
+};
+
+/// Limits at 255 clusters: seconds, MB, percent of a core, kbit/s.
+const LIMITS: [(&str, &str, f64); 4] = [
+    ("mesh.sync", "s", 10.0),
+    ("mesh.sync.memory", "MB", 400.0),
+    ("mesh.rest.cpu", "%", 3.0),
+    ("mesh.rest.traffic", "kbit/s", 500.0),
+];
+
+fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
+    let mut results = Vec::new();
+    for clusters in SIZES {
+        let part = f64::from(clusters) / 255.0;
+        let samples = samples(clusters, context)?;
+        for (index, (name, unit, limit)) in LIMITS.into_iter().enumerate() {
+            let what =
+                Comparison { name, unit, peer_name: "limit", higher_is_better: false, goal: Some(1.0) };
+            let runs = samples.iter().map(|sample| (sample[index], limit * part)).collect();
+            results.push(Result { name: format!("{name}.{clusters}"), ..summarize(&what, runs) });
+        }
+    }
+    Ok(results)
+}
+
+fn samples(clusters: u8, context: &Context) -> anyhow::Result<Vec<[f64; 4]>> {
+    let dir = Scratch::new(&format!("mesh-{clusters}"))?;
+    Cluster::new(1)?.save(&dir.0)?;
+    let netns = Netns::fresh()?;
+    netns.ip("link set lo up")?;
+    let program = this_program()?;
+    let path = dir.0.display().to_string();
+    let (count, objects) = ((clusters - 1).to_string(), OBJECTS.to_string());
+    let mut peers = netns.command(1, &[&program, "mesh-peers", "--clusters", &count, "--objects", &objects]);
+    let mut peers = Process::start(peers.args(["--authority", &path, "--daemon", ADDRESS]))?;
+    fs::write(dir.0.join("clusters.json"), peers.line()?)?;
+    let mut samples = Vec::new();
+    for _ in 0..context.rounds {
+        let rest = (context.seconds * 2).to_string();
+        let mut daemon = netns.command(0, &[&program, "mesh-daemon", "--dir", &path, "--address", ADDRESS]);
+        let mut daemon = Process::start(daemon.args(["--objects", &objects, "--rest", &rest]))?;
+        ensure!(daemon.line()? == daemon::RESTS, "the daemon says something else");
+        let before = netns.bytes("lo")?;
+        let measured: Measured = serde_json::from_str(&daemon.line()?)?;
+        // Loopback counts each packet as sent and as received.
+        let bytes = (netns.bytes("lo")? - before) / 2;
+        let expected = u64::from(clusters) * u64::from(OBJECTS);
+        ensure!(measured.records == expected, "the daemon has {} of {expected} records", measured.records);
+        #[expect(clippy::cast_precision_loss, reason = "bytes of seconds")]
+        let traffic = bytes as f64 * 8.0 / 1000.0 / measured.rested;
+        samples.push([measured.sync, measured.memory, measured.rest, traffic]);
+    }
+    Ok(samples)
+}
+
+/// A directory that goes away with this.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> anyhow::Result<Self> {
+        let dir = layout::checkout().join("target/bench").join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", Path::display(&dir)))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process that says what it has to say in lines.
+struct Process {
+    _running: Running,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command.spawn().context("cannot run this program")?;
+        let stdout = child.stdout.take().context("its output is not piped")?;
+        Ok(Self { _running: Running(child), lines: BufReader::new(stdout).lines() })
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        self.lines.next().context("it ended early")?.context("its output cannot be read")
+    }
+}

@@ -1,0 +1,172 @@
+//! The real daemon's part in a mesh, without Kubernetes: its own cluster's records are generated, its storage is memory.
+
+use std::{
+    fs,
+    io::{Write, stdout},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, task::JoinSet};
+use tombolo_clustermesh::mesh::{Mesh, MeshConfig, Parts, record::Nodes};
+use tombolo_mesh_core::{
+    membership::{Durable, MeshId, MeshState},
+    trust::Service,
+};
+use tombolo_mesh_net::{
+    raft::Timing,
+    session::ExporterHandle,
+    storage::{MemberStorage, MemoryStore, ObjectStore},
+    tls::TrustStore,
+    transport::{Listener, Stats},
+};
+
+use super::{generated::Cluster, peers::Listed};
+
+/// What it says when its rest begins.
+pub const RESTS: &str = "rests";
+/// How long the mesh rests before its rest is measured.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// A daemon that joins a mesh, tells when it knows everything, and then rests.
+#[derive(Args)]
+pub struct Daemon {
+    /// Where its authority is, and the list of the other clusters.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Where it listens.
+    #[arg(long)]
+    address: SocketAddr,
+    /// Objects of its own cluster.
+    #[arg(long)]
+    objects: u32,
+    /// How long it rests, seconds.
+    #[arg(long)]
+    rest: u64,
+}
+
+/// What it measures.
+#[derive(Serialize, Deserialize, Clone, Copy)]
+pub struct Measured {
+    /// From its start until all records of all clusters are known, seconds.
+    pub sync: f64,
+    /// What it holds then in memory (resident), MB.
+    pub memory: f64,
+    /// Records that its nodes would be told.
+    pub records: u64,
+    /// Part of a core that it uses while nothing happens, percent.
+    pub rest: f64,
+    /// How long nothing happened, seconds.
+    pub rested: f64,
+}
+
+impl Daemon {
+    /// Prints what it measures.
+    pub fn run(self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let measured = runtime.block_on(self.measure())?;
+        Ok(writeln!(stdout(), "{}", serde_json::to_string(&measured)?)?)
+    }
+
+    async fn measure(self) -> anyhow::Result<Measured> {
+        let cluster = Cluster::load(1, &self.dir)?;
+        let others: Vec<Listed> = serde_json::from_slice(&fs::read(self.dir.join("clusters.json"))?)?;
+        let store = store(&cluster, self.address, &others).await?;
+        let exporter = ExporterHandle::new(cluster.id);
+        let (trust, stats) = (TrustStore::new(), Arc::<Stats>::default());
+        let (listener, dialer) = cluster.listen(self.address, &trust, &stats)?;
+        let (nodes, known_nodes) = watch::channel(None);
+        let parts = Parts {
+            exporter: exporter.clone(),
+            authority: cluster.authority.clone(),
+            trust,
+            dialer,
+            stats,
+            stores: Arc::new(move || Box::new(store.clone()) as Box<dyn ObjectStore>),
+            nodes: known_nodes,
+        };
+        let config = MeshConfig {
+            local: cluster.local(),
+            advertise: vec![self.address],
+            address: self.address,
+            drain: Duration::from_secs(5),
+            timing: Timing::default(),
+        };
+        let started = Instant::now();
+        exporter.apply(cluster.records(self.objects).into_iter().map(Into::into));
+        nodes.send_replace(Some(Nodes::read(&exporter, cluster.id)));
+        let (mesh, runner) = Mesh::new(config, parts);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { match runner.run().await {} });
+        tasks.spawn(accept(listener, mesh.clone()));
+        let synced = async {
+            while !mesh
+                .status()
+                .is_ok_and(|s| s.members.len() > others.len() && s.members.iter().all(|m| m.synced))
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let limit = Duration::from_secs(120);
+        tokio::time::timeout(limit, synced).await.context("the daemon did not hear all clusters")?;
+        let sync = started.elapsed().as_secs_f64();
+        let memory = resident()?;
+        let counts = exporter.counts();
+        let records = counts.values().flat_map(|kinds| kinds.values()).sum::<u64>();
+        tokio::time::sleep(SETTLE).await;
+        writeln!(stdout(), "{RESTS}")?;
+        let (before, began) = (cpu()?, Instant::now());
+        tokio::time::sleep(Duration::from_secs(self.rest)).await;
+        let rested = began.elapsed().as_secs_f64();
+        let rest = (cpu()? - before) / rested * 100.0;
+        Ok(Measured { sync, memory, records, rest, rested })
+    }
+}
+
+/// What a member of long standing has stored: all clusters, of which it alone votes.
+async fn store(cluster: &Cluster, address: SocketAddr, others: &[Listed]) -> anyhow::Result<MemoryStore> {
+    let mut durable = Durable::found(MeshId(1), &cluster.record(address));
+    let mut state = MeshState::decode(&durable.snapshot.data)?;
+    for Listed { number, ca, address } in others {
+        let mut record = Cluster::new(*number)?.record(*address);
+        record.ca = vec![ca.clone()];
+        state.clusters.insert(record.id, record);
+    }
+    durable.snapshot.data = state.encode();
+    let store = MemoryStore::default();
+    MemberStorage::create(Box::new(store.clone()), durable).await?;
+    Ok(store)
+}
+
+async fn accept(mut listener: Listener, mesh: Mesh) {
+    let mut sessions = JoinSet::new();
+    while let Some(accepted) = listener.accept().await {
+        let mesh = mesh.clone();
+        if accepted.service == Service::Peer {
+            sessions.spawn(async move { drop(mesh.serve_peer(accepted).await) });
+        }
+    }
+}
+
+/// Resident memory of this process, MB.
+fn resident() -> anyhow::Result<f64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kilobytes / 1000.0 * 1.024)
+}
+
+/// Time that this process has used, seconds.
+fn cpu() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat has an unknown shape")?;
+    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+    let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock tick")?;
+    #[expect(clippy::cast_precision_loss, reason = "100 on every Linux")]
+    Ok(ticks.iter().sum::<f64>() / hertz as f64)
+}
