@@ -34,7 +34,7 @@ const MAX_LOG_BYTES: usize = 128 * 1024;
 const DEAD_AFTER_ELECTIONS: u64 = 10;
 /// A learner hears the leader's heartbeat once in this many election timeouts: it does not stand for election, and what
 /// is decided comes by itself. There may be hundreds.
-const LEARNER_BEATS_ELECTIONS: u64 = 2;
+const LEARNER_BEATS_ELECTIONS: u64 = 4;
 /// How far behind the commit index a learner may be to become a voter.
 const CAUGHT_UP: u64 = 64;
 

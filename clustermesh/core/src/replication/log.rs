@@ -125,6 +125,11 @@ impl Log {
         Position { epoch: self.epoch, revision: self.revision }
     }
 
+    /// Grows with every change of records or of the scope.
+    pub const fn version(&self) -> (u64, u64) {
+        (self.revision, self.scope_version)
+    }
+
     /// Of which clusters the log holds all records.
     pub const fn scope(&self) -> &Scope {
         &self.scope

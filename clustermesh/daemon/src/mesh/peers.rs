@@ -126,6 +126,8 @@ impl PeerSet {
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut nodes = self.mesh.0.parts.nodes.clone();
         let mut removed_since = None;
+        // Going through all members after each event would cost the square of their number.
+        let mut due = true;
         loop {
             let now = view.borrow_and_update().clone();
             if is_removed(&now) {
@@ -133,18 +135,19 @@ impl PeerSet {
                 if !takes_part(&now.status, now.status.member) || since.elapsed() >= LEAVING {
                     return;
                 }
-            } else {
+            } else if due {
                 self.sync(&now, &described);
             }
+            due = true;
             tokio::select! {
                 changed = view.changed() => if changed.is_err() {
                     // Whoever waits for the member learns why it has ended.
                     std::future::pending::<()>().await;
                 },
                 Some((cluster, event)) = self.events.recv() => {
-                    self.take(cluster, event);
+                    due = self.take(cluster, event);
                     while let Ok((cluster, event)) = self.events.try_recv() {
-                        self.take(cluster, event);
+                        due |= self.take(cluster, event);
                     }
                 }
                 Some(cleared) = self.clearing.join_next() => self.forget(&cleared),
@@ -166,7 +169,7 @@ impl PeerSet {
             tokio::select! {
                 wanted = &mut wanted => return wanted,
                 () = &mut limit => return None,
-                Some((cluster, event)) = self.events.recv() => self.take(cluster, event),
+                Some((cluster, event)) = self.events.recv() => drop(self.take(cluster, event)),
             }
         }
     }
@@ -181,7 +184,7 @@ impl PeerSet {
             while !self.clearing.is_empty() {
                 tokio::select! {
                     Some(cleared) = self.clearing.join_next() => self.forget(&cleared),
-                    Some((cluster, event)) = self.events.recv() => self.take(cluster, event),
+                    Some((cluster, event)) = self.events.recv() => drop(self.take(cluster, event)),
                 }
             }
         });
@@ -317,18 +320,24 @@ impl PeerSet {
         }
     }
 
-    fn take(&mut self, cluster: ClusterId, event: PeerEvent) {
-        let PeerEvent::Delta(mut delta) = event else { return };
+    /// Takes what a peer has said in; whether all of it is here now for the first time.
+    fn take(&mut self, cluster: ClusterId, event: PeerEvent) -> bool {
+        let PeerEvent::Delta(mut delta) = event else { return false };
+        let mut completes = false;
         match self.mesh.0.peers.entries().get_mut(&cluster) {
-            Some(entry) => entry.complete |= delta.complete,
+            Some(entry) => {
+                completes = delta.complete && !entry.complete;
+                entry.complete |= delta.complete;
+            }
             None => delta.changes.retain(|change| matches!(change, Change::Remove(_))),
         }
         if delta.changes.is_empty() {
-            return;
+            return completes;
         }
         for (key, error) in self.mesh.0.parts.exporter.apply(delta.changes).refused {
             warn!(?key, %error, "record of another cluster cannot be sent on");
         }
+        completes
     }
 
     /// Takes the backends of silent clusters out of service.

@@ -18,7 +18,9 @@ pub struct ExporterHandle(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     exporter: Mutex<Exporter>,
-    changed: watch::Sender<()>,
+    /// Apart, as hundreds of sessions with other clusters need not wake for what concerns nodes only.
+    nodes_changed: watch::Sender<()>,
+    peers_changed: watch::Sender<()>,
 }
 
 /// Which log of the exporter a session sends.
@@ -34,7 +36,11 @@ impl ExporterHandle {
     /// An exporter of this cluster that has nothing yet, with a new epoch.
     pub fn new(cluster: ClusterId) -> Self {
         let exporter = Exporter::new(cluster, rand::random(), Log::DEFAULT_HISTORY);
-        Self(Arc::new(Shared { exporter: Mutex::new(exporter), changed: watch::Sender::new(()) }))
+        Self(Arc::new(Shared {
+            exporter: Mutex::new(exporter),
+            nodes_changed: watch::Sender::new(()),
+            peers_changed: watch::Sender::new(()),
+        }))
     }
 
     /// [`Exporter::apply`], now.
@@ -66,13 +72,25 @@ impl ExporterHandle {
         })
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.0.changed.subscribe()
+    pub(crate) fn changes(&self, audience: Audience) -> watch::Receiver<()> {
+        match audience {
+            Audience::Nodes => self.0.nodes_changed.subscribe(),
+            Audience::Peers => self.0.peers_changed.subscribe(),
+        }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Exporter) -> T) -> T {
-        let result = change(&mut self.0.exporter.lock().unwrap_or_else(PoisonError::into_inner));
-        self.0.changed.send_replace(());
+        let mut exporter = self.0.exporter.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = (exporter.nodes().version(), exporter.peers().version());
+        let result = change(&mut exporter);
+        let after = (exporter.nodes().version(), exporter.peers().version());
+        drop(exporter);
+        if before.0 != after.0 {
+            self.0.nodes_changed.send_replace(());
+        }
+        if before.1 != after.1 {
+            self.0.peers_changed.send_replace(());
+        }
         result
     }
 }

@@ -14,7 +14,7 @@ use crate::transport::{FrameSender, Stats};
 /// How often the exporter's revision and time are told, while there is something to tell.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Heartbeats that are left out while there is nothing: a large mesh should be quiet at rest.
-const LEFT_OUT: u32 = 2;
+const LEFT_OUT: u32 = 4;
 
 /// What the receiving half, or the owner, asks the sending half to do.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) async fn write(
         return Ok(());
     };
     let mut sender = Sender::default();
-    let mut changes = exporter.changes();
+    let mut changes = exporter.changes(audience);
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut left_out = LEFT_OUT;
