@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use tombolo_playground::{binaries::cache_dir, image::hex_digest};
+use tombolo_playground::{binaries::cache_dir, image::hex_digest, layout::checkout};
 
 use crate::{
     netns::{Netns, Running, finish},
@@ -120,7 +120,7 @@ fn start(end: &Netns, program: &Path, device: &str) -> anyhow::Result<Running> {
 }
 
 fn program() -> anyhow::Result<PathBuf> {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("wireguard-go");
+    let module = checkout().join("tests/bench/wireguard-go");
     let pins = fs::read_to_string(module.join("go.mod"))? + &fs::read_to_string(module.join("go.sum"))?;
     let digest: String = hex_digest(pins.as_bytes()).chars().take(16).collect();
     let target = cache_dir()?.join("bin").join(digest).join("wireguard-go");

@@ -1,9 +1,6 @@
 //! A cluster of the playground, and a namespace in it that a test owns.
 
-use std::{
-    path::Path,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -13,6 +10,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
+use tombolo_playground::layout::checkout;
 
 /// A cluster and a client of its API server.
 #[derive(Clone)]
@@ -27,8 +25,7 @@ pub struct Cluster {
 impl Cluster {
     /// The running cluster of this name, from the kubeconfig that the playground left in `target`.
     pub async fn attach(name: &str) -> anyhow::Result<Self> {
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/playground/{name}.kubeconfig"));
+        let path = checkout().join(format!("target/playground/{name}.kubeconfig"));
         let file = Kubeconfig::read_from(&path).with_context(|| {
             format!("no playground: {} is missing; run `make playground`", path.display())
         })?;

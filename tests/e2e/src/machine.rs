@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use tombolo_playground::{Cluster, Playground, layout::Layout};
+use tombolo_playground::{
+    Cluster, Playground,
+    layout::{Layout, checkout},
+};
 
 /// The cluster of this name as the playground has it.
 pub fn machines(cluster: &str) -> anyhow::Result<Cluster> {
@@ -64,8 +67,7 @@ pub fn testpod(cluster: &Cluster, pod: &str) -> anyhow::Result<String> {
 /// A binary of the product as `make image` built it.
 pub fn product(name: &str) -> anyhow::Result<PathBuf> {
     let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(host).join("release").join(name);
+    let path = checkout().join("target").join(host).join("release").join(name);
     ensure!(path.is_file(), "{} is missing: run `make image`", path.display());
     Ok(path)
 }

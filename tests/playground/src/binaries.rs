@@ -12,7 +12,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use crate::image::hex_digest;
-use crate::layout::{create_dir, read};
+use crate::layout::{checkout, create_dir, read};
 use crate::place::spawn;
 use crate::progress::Progress;
 use crate::{Error, Result};
@@ -185,7 +185,7 @@ impl Tool {
     }
 
     fn module_dir(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes").join(self.module)
+        checkout().join("tests/playground/kubernetes").join(self.module)
     }
 
     fn cached(&self) -> Result<PathBuf> {

@@ -46,7 +46,7 @@ pub fn prepare(layout: &Layout, binaries: &Binaries, progress: Progress) -> Resu
 
 /// Compiles the test program without dependencies on the machine's libraries, which images do not have.
 fn build_testpod(cache: &Path, progress: Progress) -> Result<PathBuf> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/testpod");
+    let sources = checkout().join("tests/playground/src/bin/testpod");
     let mut all = Vec::new();
     let mut files: Vec<PathBuf> =
         fs::read_dir(&sources).map_err(Error::io("list", &sources))?.flatten().map(|e| e.path()).collect();

@@ -15,8 +15,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout in `TOMBOLO_PLAYGROUND_DIR`, or else in `target/playground` of the checkout that this
-    /// crate was built from.
+    /// The layout in `TOMBOLO_PLAYGROUND_DIR`, or else in `target/playground` of the checkout.
     pub fn from_environment() -> Self {
         let root = match env::var_os("TOMBOLO_PLAYGROUND_DIR") {
             Some(dir) => PathBuf::from(dir),
@@ -83,10 +82,18 @@ impl Layout {
     }
 }
 
-/// The root of the checkout that this crate was built from.
+/// The root of the checkout for which this program runs: cargo says it, or it is where the program lies. A program may
+/// have been compiled in another one, as checkouts share their build directory.
 pub fn checkout() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let places = manifest.into_iter().chain(env::current_exe());
+    let root = |place: PathBuf| {
+        place.ancestors().find(|dir| dir.join("Cargo.lock").is_file()).map(Path::to_path_buf)
+    };
+    places.filter_map(root).next().unwrap_or_else(|| {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
+    })
 }
 
 /// Creates a directory and its parents.

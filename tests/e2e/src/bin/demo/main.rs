@@ -4,11 +4,11 @@ mod stage;
 
 use std::{
     io::{self, Write},
-    path::Path,
     process::ExitCode,
 };
 
 use clap::Parser;
+use tombolo_playground::layout::checkout;
 
 use crate::stage::Stage;
 
@@ -27,9 +27,7 @@ const MARKER: &str = "tombolo-marker-6b1f0e";
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let root = root.canonicalize().unwrap_or(root);
-    let mut stage = Stage::new(root, &CLUSTERS);
+    let mut stage = Stage::new(checkout(), &CLUSTERS);
     let told = tell(&mut stage);
     if let Err(error) = &told {
         let _ = writeln!(io::stderr(), "\nerror: {error:#}");
