@@ -21,7 +21,7 @@ pub use resume::RESUME;
 
 use crate::{
     Benchmark, Context,
-    measure::{Comparison, Result, summarize},
+    measure::{Comparison, Result, median, record, summarize},
     netns::{Netns, Running, this_program},
 };
 use generated::Cluster;
@@ -35,12 +35,12 @@ const ADDRESS: &str = "127.0.0.1:4240";
 
 /// `mesh.sync.*` and `mesh.rest.*`.
 pub const SYNC: Benchmark = Benchmark {
-    names: &["mesh.sync", "mesh.rest"],
+    names: &["mesh.sync", "mesh.rest", "mesh.growth"],
     measures: "a daemon starts as a member of a mesh of 16 to 255 clusters with 1,100 objects each (10 nodes, 40 \
         identities, 50 services with 4 backends, the rest endpoints), over QUIC on loopback. sync: seconds from its \
         start until it has all records of all clusters; memory: what it holds then. rest: its share of a core, and all \
-        traffic in both directions, while nothing changes. The peer is the limit that is set for 255 clusters, for \
-        fewer in proportion",
+        traffic in both directions, while nothing changes. growth: how many times as much twice as many clusters take. \
+        The peer is the limit that is set",
     leaves_out: "Kubernetes and nodes: the own cluster's records are generated, storage is memory; the other clusters \
         share one process and have no sessions with each other. Each of the two processes has one CPU",
     run: sync,
@@ -56,17 +56,33 @@ const LIMITS: [(&str, &str, f64); 4] = [
 
 fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
     let mut results = Vec::new();
+    let mut before: Option<[f64; 4]> = None;
     for clusters in SIZES {
-        let part = f64::from(clusters) / 255.0;
         let samples = samples(clusters, context)?;
+        let median =
+            std::array::from_fn(|index| median(samples.iter().map(|sample| sample[index]).collect()));
         for (index, (name, unit, limit)) in LIMITS.into_iter().enumerate() {
-            let what =
-                Comparison { name, unit, peer_name: "limit", higher_is_better: false, goal: Some(1.0) };
-            let runs = samples.iter().map(|sample| (sample[index], limit * part)).collect();
-            results.push(Result { name: format!("{name}.{clusters}"), ..summarize(&what, runs) });
+            let name = format!("{name}.{clusters}");
+            let values = samples.iter().map(|sample| sample[index]);
+            results.push(if clusters == 255 {
+                against(name, unit, values.map(|value| (value, limit)).collect())
+            } else {
+                record(name, unit, values.collect())
+            });
         }
+        for (index, name) in ["sync", "memory"].into_iter().enumerate() {
+            let growth = before.map(|before| (median[index] / before[index], 2.0));
+            let line = |growth| against(format!("mesh.growth.{name}.{clusters}"), "times", vec![growth]);
+            results.extend(growth.map(line));
+        }
+        before = Some(median);
     }
     Ok(results)
+}
+
+fn against(name: String, unit: &'static str, runs: Vec<(f64, f64)>) -> Result {
+    let what = Comparison { name: "", unit, peer_name: "limit", higher_is_better: false, goal: Some(1.0) };
+    Result { name, ..summarize(&what, runs) }
 }
 
 fn samples(clusters: u8, context: &Context) -> anyhow::Result<Vec<[f64; 4]>> {
