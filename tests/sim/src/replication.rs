@@ -42,6 +42,8 @@ pub struct Report {
 struct World {
     random: StdRng,
     mutant: Option<Mutant>,
+    /// Every cluster; two at least.
+    all: Vec<ClusterId>,
     origins: BTreeMap<ClusterId, Origin>,
     /// What a cluster hears of another one: by the one that hears, and the one that is heard.
     peers: BTreeMap<(ClusterId, ClusterId), Link>,
@@ -67,6 +69,7 @@ impl World {
         let mut world = Self {
             random,
             mutant,
+            all: Vec::new(),
             origins: BTreeMap::new(),
             peers: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -76,8 +79,8 @@ impl World {
             let origin = Origin::new(number, number > 1 && number <= hostile, mutant)?;
             world.origins.insert(origin.id, origin);
         }
-        let all: Vec<ClusterId> = world.origins.keys().copied().collect();
-        for &id in &all {
+        world.all = world.origins.keys().copied().collect();
+        for id in world.all.clone() {
             let receiver = Receiver::new(Admission::All, Limits::default());
             world.nodes.insert(id, (Link::new(receiver), View::default()));
             world.listen(id);
@@ -109,8 +112,7 @@ impl World {
     }
 
     fn any(&mut self) -> ClusterId {
-        let index = self.random.random_range(0..self.origins.len());
-        self.origins.keys().nth(index).copied().unwrap_or_else(unreachable_id)
+        self.all[self.random.random_range(0..self.all.len())]
     }
 
     fn with(
@@ -215,9 +217,9 @@ impl World {
 
     /// Says of which clusters a daemon knows everything.
     fn announce(&mut self, id: ClusterId) {
-        let all: Vec<ClusterId> = self.origins.keys().copied().collect();
         let Some(origin) = self.origins.get_mut(&id) else { return };
-        let pending = all.into_iter().filter(|other| *other != id && !origin.complete_peers.contains(other));
+        let unheard = |other: &&ClusterId| **other != id && !origin.complete_peers.contains(other);
+        let pending = self.all.iter().filter(unheard).copied();
         let scope = match self.mutant {
             Some(Mutant::PruneEarly) => Scope::AllBut([].into()),
             Some(Mutant::PendingForgotten) if origin.is_read() => Scope::AllBut([].into()),
@@ -229,7 +231,7 @@ impl World {
 
     /// No more trouble: everything is read and heard, until nothing moves.
     fn settle(&mut self) -> Result<(), Violation> {
-        let all: Vec<ClusterId> = self.origins.keys().copied().collect();
+        let all = self.all.clone();
         for origin in self.origins.values_mut() {
             origin.hostile_speaks = false;
             origin.read(usize::MAX, self.mutant)?;
@@ -260,11 +262,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// A world has clusters.
-fn unreachable_id() -> ClusterId {
-    ClusterId::try_from(1).unwrap_or_else(|_| std::process::abort())
 }
 
 /// The plain change of a record.

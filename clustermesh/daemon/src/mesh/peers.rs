@@ -129,7 +129,11 @@ impl PeerSet {
         // Going through all members after each event would cost the square of their number.
         let mut due = true;
         loop {
-            let now = view.borrow_and_update().clone();
+            let now = {
+                let newest = view.borrow_and_update();
+                due |= newest.has_changed();
+                newest.clone()
+            };
             if is_removed(&now) {
                 let since = *removed_since.get_or_insert_with(Instant::now);
                 if !takes_part(&now.status, now.status.member) || since.elapsed() >= LEAVING {
