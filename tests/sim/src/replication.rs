@@ -132,9 +132,8 @@ impl World {
         else {
             return Ok(());
         };
-        let mut exporting =
-            Exporting { log: origin.exporter.peers(), hostile: origin.hostile, mutant: self.mutant };
-        let forged = origin.hostile.then(|| hostile::frame(&mut self.random, origin, &self.origins));
+        let mut exporting = Exporting { log: origin.exporter.peers(), mutant: self.mutant };
+        let forged = origin.hostile_speaks.then(|| hostile::frame(&mut self.random, origin, &self.origins));
         let deltas = link.turn(&mut exporting, forged, &mut self.random, &mut self.report);
         if deltas.is_empty() {
             return Ok(());
@@ -164,7 +163,7 @@ impl World {
         let (Some((link, view)), Some(origin)) = (self.nodes.get_mut(&id), self.origins.get(&id)) else {
             return Ok(());
         };
-        let mut exporting = Exporting { log: origin.exporter.nodes(), hostile: false, mutant: self.mutant };
+        let mut exporting = Exporting { log: origin.exporter.nodes(), mutant: self.mutant };
         let deltas = link.turn(&mut exporting, None, &mut self.random, &mut self.report);
         for delta in deltas {
             if self.mutant == Some(Mutant::DeltaLost) && self.random.random_bool(0.02) {

@@ -13,9 +13,6 @@ use super::origin::Origin;
 
 /// A frame of `liar` about somebody else, or one that makes no sense.
 pub(super) fn frame(random: &mut StdRng, liar: &Origin, all: &BTreeMap<ClusterId, Origin>) -> Vec<u8> {
-    if !liar.hostile_speaks {
-        return Vec::new();
-    }
     let Some(victim) = all.values().filter(|origin| !origin.hostile).choose(random) else {
         return Vec::new();
     };

@@ -22,7 +22,6 @@ pub(super) struct Link {
 /// The exporter's end.
 pub(super) struct Exporting<'a> {
     pub(super) log: &'a Log,
-    pub(super) hostile: bool,
     pub(super) mutant: Option<Mutant>,
 }
 
@@ -54,7 +53,7 @@ impl Link {
         for _ in 0..random.random_range(1..5) {
             self.make(exporting, random, report);
         }
-        if let Some(forged) = forged.filter(|_| exporting.hostile && random.random_bool(0.3)) {
+        if let Some(forged) = forged.filter(|_| random.random_bool(0.3)) {
             report.forged += 1;
             let at = random.random_range(0..=self.wire.len());
             self.wire.insert(at, forged);
