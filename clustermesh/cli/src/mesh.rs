@@ -1,13 +1,14 @@
 //! `tombolo mesh`: who is in, who leads, who is cut off, what to do; and what only an operator may decide.
 
-use tombolo_model::{MemberStatus, MeshStatus};
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use tombolo_model::{ClusterName, MemberStatus, MeshStatus};
 
 use crate::{
     agents::ask_daemon,
     cluster::ClusterArgs,
-    output::{self, Format},
+    output::{self, Format, progress},
 };
 
 /// What `tombolo mesh` takes.
@@ -46,6 +47,17 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Replace the certificate authority of the cluster of --context by a new one
+    ///
+    /// The new authority is made known to all clusters and nodes first, then signs, then the old one goes: no session
+    /// ends. Whoever is unreachable is waited for; it goes on by itself, also when this command does not wait.
+    #[command(after_help = "Examples:\n  tombolo mesh rotate-ca --context east\n  \
+        tombolo mesh rotate-ca --context east --timeout 0")]
+    RotateCa {
+        /// How long to wait for the end, in seconds
+        #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+        timeout: u64,
+    },
 }
 
 /// Runs one of them.
@@ -57,6 +69,7 @@ pub async fn run(cluster: &ClusterArgs, command: &Command) -> anyhow::Result<()>
         Command::Members { output } => output.render(&status(cluster).await?.members)?,
         Command::Transfer { cluster: to } => ask(cluster, &["transfer", to]).await?,
         Command::Recover { yes: true } => ask(cluster, &["recover", "--yes"]).await?,
+        Command::RotateCa { timeout } => rotate(cluster, Duration::from_secs(*timeout)).await?,
         Command::Recover { yes: false } => bail!(
             "this cluster would go on alone, and every other member would have to leave and join again: look at \
              `tombolo mesh status`, and repeat with --yes if they are gone for good"
@@ -70,6 +83,37 @@ pub async fn status(cluster: &ClusterArgs) -> anyhow::Result<MeshStatus> {
     Ok(serde_json::from_str(&ask(cluster, &["status"]).await?)?)
 }
 
+/// Starts a change of the authority and tells how it goes.
+async fn rotate(cluster: &ClusterArgs, patience: Duration) -> anyhow::Result<String> {
+    let (begun, start) = (ask(cluster, &["rotate-ca"]).await?, Instant::now());
+    if patience.is_zero() {
+        return Ok(begun);
+    }
+    progress(&begun);
+    let mut last = None;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The first look comes before the daemon's.
+        let now = status(cluster).await?;
+        if now.rotation.is_none() && last.is_some() {
+            let own = now.members.iter().find(|m| m.id == now.id);
+            let pins = own.map(|m| m.ca_pins.join(",")).unwrap_or_default();
+            return Ok(format!("the certificate authority of cluster {} is {pins}", now.cluster));
+        }
+        if let Some(waits) = now.rotation.filter(|waits| last.as_ref() != Some(waits)) {
+            progress(&waits);
+            last = Some(waits);
+        }
+        if start.elapsed() > patience {
+            bail!(
+                "the change is not complete after {} s: it goes on by itself, and `tombolo mesh status` says what it \
+                 waits for",
+                patience.as_secs()
+            );
+        }
+    }
+}
+
 async fn ask(cluster: &ClusterArgs, command: &[&str]) -> anyhow::Result<String> {
     let client = cluster.client().await?;
     Ok(ask_daemon(&client, &cluster.namespace, command).await?.trim().to_owned())
@@ -80,14 +124,31 @@ fn text(mesh: &MeshStatus) -> String {
     let header =
         format!("mesh {}, seen from {}: leader {leader}, term {}", mesh.mesh, mesh.cluster, mesh.term);
     let members = output::table(
-        ["CLUSTER", "ID", "STATE", "VOTER", "SESSION", "SYNCED", "LAG", "PODS", "RANGES", "ADDRESS"],
-        mesh.members.iter().map(|m| row(m, m.id == mesh.id)),
+        [
+            "CLUSTER",
+            "ID",
+            "STATE",
+            "ROLE",
+            "SESSION",
+            "SYNCED",
+            "BEHIND",
+            "CUT OFF FROM",
+            "PODS",
+            "RANGES",
+            "VERSION",
+        ],
+        mesh.members.iter().map(|m| row(mesh, m)),
     );
+    let rotation = mesh.rotation.iter().map(|r| format!("\nrotation: {r}")).collect::<String>();
     let problems = mesh.problems.iter().map(|p| format!("\nproblem: {p}")).collect::<String>();
-    format!("{header}\n{members}{problems}")
+    let refused = mesh.refused_connections.iter();
+    let refused = refused.map(|r| format!("\nrefused: {} connections, the last from {}", r.count, r.last));
+    let refused = refused.collect::<String>();
+    format!("{header}\n{members}{rotation}{refused}{problems}")
 }
 
-fn row(member: &MemberStatus, own: bool) -> [String; 10] {
+fn row(mesh: &MeshStatus, member: &MemberStatus) -> [String; 11] {
+    let own = member.id == mesh.id;
     let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
     let session = match (own, member.connected, member.heard_ms) {
         (true, ..) => "self".to_owned(),
@@ -96,32 +157,53 @@ fn row(member: &MemberStatus, own: bool) -> [String; 10] {
         (_, false, None) => "never".to_owned(),
     };
     let ranges: Vec<_> = member.pod_prefixes.iter().map(ToString::to_string).collect();
+    let names: Vec<_> = member.cut_off_from.iter().map(ClusterName::as_str).collect();
+    let version = member.software.as_deref().and_then(|software| software.split(' ').next_back());
     [
         member.name.to_string(),
         member.id.to_string(),
         member.state.clone(),
-        yes(member.voter),
+        role(mesh, member).to_owned(),
         session,
         if own { "-".to_owned() } else { yes(member.synced) },
-        member.lag_ms.map_or("-".to_owned(), |ms| format!("{ms}ms")),
+        behind(member),
+        if member.cut_off_from.is_empty() { "-".to_owned() } else { names.join(",") },
         member.counts.get("endpoints").copied().unwrap_or(0).to_string(),
         ranges.join(","),
-        member.endpoints.join(","),
+        version.unwrap_or("-").to_owned(),
     ]
 }
 
-fn members(mesh: &MeshStatus) -> String {
-    let role = |m: &MemberStatus| match mesh.leader.as_ref() {
-        Some(leader) if *leader == m.name => "leader",
-        _ if m.voter => "voter",
+/// Its part in the decisions of the mesh.
+fn role(mesh: &MeshStatus, member: &MemberStatus) -> &'static str {
+    match &mesh.leader {
+        Some(leader) if *leader == member.name => "leader",
+        _ if member.voter => "voter",
         _ => "learner",
-    };
+    }
+}
+
+/// What has not arrived: its records here, and the decisions of the mesh there.
+fn behind(member: &MemberStatus) -> String {
+    let count = |n: Option<u64>, what| n.filter(|n| *n > 0).map(|n| format!("{n} {what}"));
+    let parts: Vec<_> = [count(member.behind, "changes"), count(member.membership_behind, "decisions")]
+        .into_iter()
+        .flatten()
+        .collect();
+    match (parts.is_empty(), member.connected) {
+        (false, _) => parts.join(", "),
+        (true, true) => "0".to_owned(),
+        (true, false) => "-".to_owned(),
+    }
+}
+
+fn members(mesh: &MeshStatus) -> String {
     let row = |m: &MemberStatus| {
         [
             m.name.to_string(),
             m.id.to_string(),
             m.state.clone(),
-            role(m).to_owned(),
+            role(mesh, m).to_owned(),
             m.incarnation.to_string(),
             m.ca_pins.join(","),
             m.endpoints.join(","),

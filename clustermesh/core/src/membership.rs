@@ -12,6 +12,7 @@ mod ids;
 mod join;
 mod record;
 mod refusal;
+mod renewal;
 mod signature;
 mod state;
 
@@ -22,9 +23,10 @@ pub use self::{
     },
     durable::{Changes, Conf, DecodeError, Durable, EntryKind, HardState, LogEntry, StoredSnapshot},
     ids::{Lineage, MemberId, MeshId, ProposalId, TokenId},
-    join::{JoinAnswer, JoinRequest},
+    join::{EntryRequest, JoinAnswer, JoinRequest},
     record::{Admission, ClusterRecord, ClusterState, Command, Proposal, TokenRecord, TokenStatus},
     refusal::Refusal,
+    renewal::Renewal,
     state::MeshState,
 };
 

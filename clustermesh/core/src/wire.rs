@@ -19,6 +19,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use tombolo_model::{Address, ClusterId, ClusterName, Record, RecordKey, TunnelKey};
 
+use crate::trust::Pin;
+
 pub(crate) use frame::change_bytes;
 pub use frame::{
     DecodeError, EncodeError, decode_change, decode_frame, encode_change, encode_frame, encode_transaction,
@@ -26,7 +28,7 @@ pub use frame::{
 pub use parse::FieldError;
 
 /// The protocol version spoken here. Versions with the same major part understand each other.
-pub const VERSION: Version = Version { major: 1, minor: 1 };
+pub const VERSION: Version = Version { major: 1, minor: 2 };
 
 /// One message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,6 +66,8 @@ pub enum Frame {
     },
     /// The sender lives.
     Heartbeat(Heartbeat),
+    /// How the sender's cluster sees the mesh.
+    Observation(Observation),
     /// What a node knows first.
     NodeFacts(NodeFacts),
     /// Asks for a certificate.
@@ -188,6 +192,17 @@ pub struct Heartbeat {
     pub unix_time_ms: u64,
 }
 
+/// What a daemon tells the others about the mesh as it sees it; a newer message replaces an older one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Observation {
+    /// The members that it has not heard for its drain time.
+    pub silent: BTreeSet<ClusterId>,
+    /// How many changes of the membership it has applied ([`MeshState::version`]).
+    ///
+    /// [`MeshState::version`]: crate::membership::MeshState::version
+    pub membership: u64,
+}
+
 /// All that a node tells its daemon; a newer message replaces an older one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodeFacts {
@@ -195,6 +210,10 @@ pub struct NodeFacts {
     pub tunnel: Option<TunnelKey>,
     /// The addresses it gave to its pods.
     pub endpoints: Vec<EndpointFact>,
+    /// The certificate authorities that it accepts its daemon from; empty from versions that did not say.
+    pub authorities: Vec<Pin>,
+    /// The one that its own certificate is from.
+    pub issuer: Option<Pin>,
 }
 
 /// A pod's addresses, as the node gave them.

@@ -1,14 +1,12 @@
-//! The certificate authority of the cluster: made once, kept in a Secret, its certificate published.
+//! The cluster's certificate authority: made once, kept in a Secret, its certificate published to the nodes, and
+//! replaced by a new one without anybody losing a session.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+mod material;
+mod rotation;
 
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{ConfigMap, Secret},
-};
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
@@ -16,6 +14,9 @@ use kube::{
 use serde_json::json;
 use tombolo_mesh_net::tls::{self, CertificateAuthority};
 use tombolo_model::ClusterName;
+
+use self::material::Material;
+pub use self::rotation::{NodeTrusts, Rotation, RotationHandle};
 
 /// The Secret with key and certificate; only the daemon may read it.
 pub const SECRET: &str = "tombolo-ca";
@@ -25,9 +26,6 @@ pub const CONFIG_MAP: &str = "tombolo-ca";
 pub const CERTIFICATE: &str = "ca.crt";
 /// The key in PEM (PKCS #8), in the Secret.
 pub const KEY: &str = "ca.key";
-
-/// How long its certificate is valid: ten years.
-const LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
@@ -43,81 +41,104 @@ pub enum AuthorityError {
         "Secret {SECRET} has no entry {0} with text in PEM: restore it, or delete the Secret to get a new authority"
     )]
     Incomplete(&'static str),
+    /// The Secret that the configuration names cannot serve.
+    #[error(
+        "the certificate authority in Secret {name} (caSecret) cannot be used: {reason}; it needs tls.crt, a CA \
+         certificate, and tls.key, its key in PEM (PKCS #8)"
+    )]
+    Source {
+        /// The Secret.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
-/// Reads the authority, making it first if there is none, and publishes its certificate. Two callers at the same
-/// time get the same one: the API server creates an object once only.
-///
-/// # Errors
-/// The API server refuses, or the Secret is damaged.
-pub async fn ensure(
-    client: &Client,
-    namespace: &str,
-    cluster: &ClusterName,
-) -> Result<CertificateAuthority, AuthorityError> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = match secrets.get_opt(SECRET).await? {
-        Some(secret) => secret,
-        None => match secrets.create(&PostParams::default(), &make(cluster)?).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => secrets.get(SECRET).await?,
-            other => other?,
-        },
-    };
-    let authority = read(&secret)?;
-    publish(client, namespace, authority.certificate_pem()).await?;
-    Ok(authority)
+/// Where the authority is kept.
+#[derive(Clone)]
+pub struct Keeper {
+    secrets: Api<Secret>,
+    config_maps: Api<ConfigMap>,
+    cluster: ClusterName,
+    /// The Secret that somebody else, like cert-manager, keeps an authority for this cluster in.
+    source: Option<String>,
 }
 
-fn read(secret: &Secret) -> Result<CertificateAuthority, AuthorityError> {
-    let entry = |name: &'static str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(name));
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
-        text.filter(|text| text.starts_with("-----BEGIN")).ok_or(AuthorityError::Incomplete(name))
-    };
-    Ok(CertificateAuthority::from_pem(&entry(CERTIFICATE)?, &entry(KEY)?)?)
-}
-
-fn make(cluster: &ClusterName) -> Result<Secret, tls::AuthorityError> {
-    let authority = CertificateAuthority::generate(cluster, SystemTime::now(), LIFETIME)?;
-    let certificate = authority.certificate_pem().as_bytes().to_vec();
-    Ok(Secret {
-        metadata: ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() },
-        data: Some(BTreeMap::from([
-            (CERTIFICATE.to_owned(), ByteString(certificate)),
-            (KEY.to_owned(), ByteString(authority.key_pem().into_bytes())),
-        ])),
-        ..Secret::default()
-    })
-}
-
-async fn publish(client: &Client, namespace: &str, certificate: &str) -> kube::Result<()> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let data = BTreeMap::from([(CERTIFICATE.to_owned(), certificate.to_owned())]);
-    match api.get_opt(CONFIG_MAP).await? {
-        Some(map) if map.data.as_ref() == Some(&data) => Ok(()),
-        Some(_) => {
-            let patch = Patch::Merge(json!({ "data": data }));
-            api.patch(CONFIG_MAP, &PatchParams::default(), &patch).await.map(drop)
-        }
-        None => {
-            let metadata = ObjectMeta { name: Some(CONFIG_MAP.to_owned()), ..ObjectMeta::default() };
-            let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
-            api.create(&PostParams::default(), &map).await.map(drop)
+impl Keeper {
+    /// In this namespace.
+    pub fn new(client: &Client, namespace: &str, cluster: ClusterName, source: Option<String>) -> Self {
+        Self {
+            secrets: Api::namespaced(client.clone(), namespace),
+            config_maps: Api::namespaced(client.clone(), namespace),
+            cluster,
+            source,
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Reads the authority, making it first if there is none, and publishes its certificate. Two callers at the same
+    /// time get the same one: the API server creates an object once only.
+    ///
+    /// # Errors
+    /// The API server refuses, or a Secret is damaged.
+    pub async fn ensure(&self) -> Result<CertificateAuthority, AuthorityError> {
+        let secret = match self.secrets.get_opt(SECRET).await? {
+            Some(secret) => secret,
+            None => match self.secrets.create(&PostParams::default(), &self.first().await?.write()).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => self.secrets.get(SECRET).await?,
+                other => other?,
+            },
+        };
+        let authority = Material::read(&secret)?.authority()?;
+        self.publish(authority.bundle_pem()).await?;
+        Ok(authority)
+    }
 
-    #[test]
-    fn what_is_made_can_be_read() {
-        let secret = make(&"east".parse().unwrap()).unwrap();
-        assert!(read(&secret).is_ok());
-        let mut damaged = secret;
-        damaged.data.as_mut().unwrap().remove(KEY);
-        let error = read(&damaged).err().unwrap().to_string();
-        assert!(error.contains("ca.key"), "{error}");
+    async fn first(&self) -> Result<Material, AuthorityError> {
+        match self.source().await? {
+            Some(material) => Ok(material),
+            None => Ok(Material::generate(&self.cluster)?),
+        }
+    }
+
+    /// The authority that somebody else keeps; none if nobody does.
+    async fn source(&self) -> Result<Option<Material>, AuthorityError> {
+        let Some(name) = &self.source else { return Ok(None) };
+        let bad = |reason: String| AuthorityError::Source { name: name.clone(), reason };
+        let secret = self.secrets.get_opt(name).await?.ok_or_else(|| bad("it does not exist".to_owned()))?;
+        let entry = |entry: &str| {
+            let bytes = secret.data.as_ref().and_then(|data| data.get(entry));
+            let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
+            text.ok_or_else(|| bad(format!("it has no entry {entry}")))
+        };
+        let material = Material::from_pem(&entry("tls.crt")?, &entry("tls.key")?);
+        material.map(Some).map_err(|error| bad(error.to_string()))
+    }
+
+    /// The Secret as it is, with the version that fences other writers.
+    async fn load(&self) -> Result<(Material, Secret), AuthorityError> {
+        let secret = self.secrets.get(SECRET).await?;
+        Ok((Material::read(&secret)?, secret))
+    }
+
+    async fn store(&self, material: &Material, before: Secret) -> Result<(), AuthorityError> {
+        let secret = Secret { metadata: before.metadata, ..material.write() };
+        Ok(self.secrets.replace(SECRET, &PostParams::default(), &secret).await.map(drop)?)
+    }
+
+    async fn publish(&self, bundle: &str) -> kube::Result<()> {
+        let api = &self.config_maps;
+        let data = BTreeMap::from([(CERTIFICATE.to_owned(), bundle.to_owned())]);
+        match api.get_opt(CONFIG_MAP).await? {
+            Some(map) if map.data.as_ref() == Some(&data) => Ok(()),
+            Some(_) => {
+                let patch = Patch::Merge(json!({ "data": data }));
+                api.patch(CONFIG_MAP, &PatchParams::default(), &patch).await.map(drop)
+            }
+            None => {
+                let metadata = ObjectMeta { name: Some(CONFIG_MAP.to_owned()), ..ObjectMeta::default() };
+                let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
+                api.create(&PostParams::default(), &map).await.map(drop)
+            }
+        }
     }
 }

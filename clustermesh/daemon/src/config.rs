@@ -35,6 +35,9 @@ pub struct Config {
     pub metrics: SocketAddr,
     /// The unix socket of `tombolo-clustermesh status`.
     pub socket: PathBuf,
+    /// The Secret (type `kubernetes.io/tls`) that somebody else, like cert-manager, keeps the authority of this cluster
+    /// in; empty for one that is made here.
+    pub ca_secret: String,
     /// Timing of leader election.
     pub lease: LeaseConfig,
     /// Seconds of silence after which the backends of a cluster leave the global services.
@@ -127,6 +130,13 @@ pub struct Flags {
     #[arg(long, env = "TOMBOLO_IDENTITY_GRACE_SECONDS", help = "How long an unused identity is kept")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity_grace_seconds: Option<u32>,
+    #[arg(
+        long,
+        env = "TOMBOLO_CA_SECRET",
+        help = "Secret with tls.crt and tls.key of the cluster's certificate authority, kept by somebody else"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_secret: Option<String>,
     #[command(flatten)]
     #[serde(skip_serializing_if = "LogFlags::is_empty")]
     pub log: LogFlags,
@@ -237,6 +247,7 @@ struct Defaults {
     advertise: [String; 0],
     metrics: &'static str,
     socket: &'static str,
+    ca_secret: &'static str,
     lease: LeaseConfig,
     drain_seconds: u32,
     identity_grace_seconds: u32,
@@ -251,6 +262,7 @@ impl Default for Defaults {
             advertise: [],
             metrics: "0.0.0.0:9965",
             socket: "/run/tombolo/clustermesh.sock",
+            ca_secret: "",
             lease: LeaseConfig { duration_ms: 5000, renew_ms: 1500, retry_ms: 1000 },
             drain_seconds: 5,
             identity_grace_seconds: 15 * 60,

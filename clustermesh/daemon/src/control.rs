@@ -20,6 +20,7 @@ use tracing::debug;
 use tombolo_model::{ClusterName, MeshStatus};
 
 use crate::{
+    authority::RotationHandle,
     mesh::{self, Mesh},
     status::{Shared, Status},
 };
@@ -64,6 +65,8 @@ pub enum Request {
     },
     /// Goes on without the members that do not answer.
     Recover,
+    /// Replaces the certificate authority of this cluster by a new one.
+    RotateAuthority,
 }
 
 impl Request {
@@ -92,17 +95,19 @@ pub enum Response {
 
 /// The mesh, while this replica leads.
 #[derive(Clone, Default)]
-pub struct Leading(Arc<Mutex<Option<Mesh>>>);
+pub struct Leading(Arc<Mutex<Option<Leader>>>);
+
+type Leader = (Mesh, RotationHandle);
 
 impl Leading {
     /// Leadership begins, or ends.
-    pub fn set(&self, mesh: Option<Mesh>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = mesh;
+    pub fn set(&self, leader: Option<Leader>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = leader;
     }
 
-    fn get(&self) -> Result<Mesh, String> {
-        let mesh = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        mesh.ok_or_else(|| {
+    fn get(&self) -> Result<Leader, String> {
+        let leader = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        leader.ok_or_else(|| {
             "this replica does not lead: ask the one that the Lease tombolo-clustermesh names".to_owned()
         })
     }
@@ -147,10 +152,11 @@ async fn answer(stream: UnixStream, status: &Shared, leading: &Leading) -> io::R
 }
 
 async fn carry_out(request: Request, leading: &Leading) -> Result<Response, String> {
-    let mesh = leading.get()?;
+    let (mesh, rotation) = leading.get()?;
     let text = match request {
         Request::Status | Request::Mesh => {
             let status = mesh.status().map_err(|e| e.to_string())?;
+            let status = MeshStatus { rotation: rotation.progress(), ..status };
             return Ok(Response::Mesh(Box::new(status)));
         }
         Request::CreateToken { ttl } => mesh.create_token(mesh::parse_ttl(&ttl)?).await,
@@ -160,6 +166,7 @@ async fn carry_out(request: Request, leading: &Leading) -> Result<Response, Stri
         Request::Leave { cluster } => mesh.leave(cluster.as_ref()).await,
         Request::Transfer { cluster } => mesh.transfer(&cluster).await,
         Request::Recover => mesh.recover().await,
+        Request::RotateAuthority => rotation.begin().await,
     };
     text.map(Response::Text)
 }

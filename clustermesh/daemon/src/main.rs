@@ -74,6 +74,11 @@ enum Command {
         #[arg(long, required = true)]
         yes: bool,
     },
+    /// Replace the certificate authority of this cluster by a new one.
+    RotateCa {
+        #[command(flatten)]
+        socket: Socket,
+    },
 }
 
 #[derive(Args)]
@@ -137,6 +142,7 @@ async fn start(command: Command) -> Result<()> {
         Command::Leave { socket, cluster } => print(&socket, &Request::Leave { cluster }).await,
         Command::Transfer { socket, cluster } => print(&socket, &Request::Transfer { cluster }).await,
         Command::Recover { socket, yes: _ } => print(&socket, &Request::Recover).await,
+        Command::RotateCa { socket } => print(&socket, &Request::RotateAuthority).await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The durable state of membership, in a Secret. Its resource version fences a replica that was replaced.
+//! Objects of membership, each in a Secret. Its resource version fences a replica that was replaced.
 
 use std::collections::BTreeMap;
 
@@ -10,37 +10,39 @@ use kube::{
 };
 use tombolo_mesh_net::storage::{ObjectStore, StorageError};
 
-/// The Secret; only the daemon may read or write it.
-pub const SECRET: &str = "tombolo-membership";
+/// The Secret of the durable state; only the daemon may read or write it.
+pub const STATE: &str = "tombolo-membership";
+/// The Secret that remembers where the mesh is.
+pub const MEMORY: &str = "tombolo-mesh";
 /// Its entry.
 const ENTRY: &str = "state";
 
 /// See the module.
 pub struct SecretStore {
     api: Api<Secret>,
+    name: &'static str,
 }
 
 impl SecretStore {
-    /// In this namespace.
-    pub fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace) }
+    /// The Secret of this name.
+    pub fn new(client: Client, namespace: &str, name: &'static str) -> Self {
+        Self { api: Api::namespaced(client, namespace), name }
     }
 }
 
 #[async_trait]
 impl ObjectStore for SecretStore {
     async fn load(&mut self) -> Result<Option<(Vec<u8>, String)>, StorageError> {
-        let Some(secret) = self.api.get_opt(SECRET).await.map_err(unavailable)? else { return Ok(None) };
-        let bytes = secret.data.and_then(|mut data| data.remove(ENTRY));
-        let bytes = bytes
-            .ok_or_else(|| StorageError::RejoinNeeded(format!("Secret {SECRET} has no entry {ENTRY:?}")))?;
+        let Some(secret) = self.api.get_opt(self.name).await.map_err(unavailable)? else { return Ok(None) };
+        // One without the entry is there, and holds nothing.
+        let bytes = secret.data.and_then(|mut data| data.remove(ENTRY)).unwrap_or_default();
         Ok(Some((bytes.0, secret.metadata.resource_version.unwrap_or_default())))
     }
 
     async fn save(&mut self, bytes: &[u8], expected: Option<&str>) -> Result<String, StorageError> {
         let secret = Secret {
             metadata: ObjectMeta {
-                name: Some(SECRET.to_owned()),
+                name: Some(self.name.to_owned()),
                 resource_version: expected.map(str::to_owned),
                 ..ObjectMeta::default()
             },
@@ -48,7 +50,7 @@ impl ObjectStore for SecretStore {
             ..Secret::default()
         };
         let written = match expected {
-            Some(_) => self.api.replace(SECRET, &PostParams::default(), &secret).await,
+            Some(_) => self.api.replace(self.name, &PostParams::default(), &secret).await,
             None => self.api.create(&PostParams::default(), &secret).await,
         };
         match written {

@@ -9,15 +9,21 @@ mod join;
 mod liveness;
 mod member;
 mod membership;
+mod memory;
 mod peers;
+mod problems;
 pub mod record;
+mod rejoin;
 mod status;
 mod tokens;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
-use tombolo_mesh_core::membership::{MeshState, Status};
+use tombolo_mesh_core::{
+    membership::{ClusterRecord, ClusterState, MeshState, Status},
+    wire::Observation,
+};
 use tombolo_mesh_net::{
     raft::{Membership, Timing},
     session::{Close, ExporterHandle, Local, SessionError},
@@ -25,6 +31,7 @@ use tombolo_mesh_net::{
     tls::{CertificateAuthority, TrustStore},
     transport::{Accepted, Dialer, Stats},
 };
+use tombolo_model::ClusterName;
 use tracing::debug;
 
 pub use self::{join::JoinFailure, member::Runner, tokens::parse_ttl};
@@ -53,8 +60,8 @@ pub type Stores = Arc<dyn Fn() -> Box<dyn ObjectStore> + Send + Sync>;
 pub struct Parts {
     /// Takes the records of other clusters, and has the own ones.
     pub exporter: ExporterHandle,
-    /// The own authority.
-    pub authority: Arc<CertificateAuthority>,
+    /// The own authority, and its successors.
+    pub authority: watch::Receiver<Arc<CertificateAuthority>>,
     /// Gets the authorities of the other clusters.
     pub trust: Arc<TrustStore>,
     /// Dials other clusters.
@@ -63,6 +70,8 @@ pub struct Parts {
     pub stats: Arc<Stats>,
     /// The member's durable state.
     pub stores: Stores,
+    /// Where the mesh is found again without that.
+    pub memory: Stores,
     /// The own nodes; none until the cluster has been read.
     pub nodes: watch::Receiver<Option<Nodes>>,
 }
@@ -79,6 +88,8 @@ struct Inner {
     known: watch::Sender<Option<Known>>,
     peers: PeerTable,
     problems: watch::Sender<Problems>,
+    /// What the other clusters are told of how this one sees the mesh.
+    observation: watch::Sender<Observation>,
     /// Whether all that the other clusters have is here.
     synced: watch::Sender<bool>,
     switches: mpsc::Sender<Switch>,
@@ -97,6 +108,13 @@ struct Known {
     status: Status,
     /// The own member has the state itself.
     caught_up: bool,
+}
+
+impl Known {
+    /// The cluster whose member leads, if there is one and it is known.
+    fn leader(&self) -> Option<&ClusterRecord> {
+        self.state.clusters.get(&self.status.leader?.cluster()?)
+    }
 }
 
 /// What is wrong, one sentence each.
@@ -124,6 +142,7 @@ impl Mesh {
             known: watch::Sender::new(None),
             peers: PeerTable::default(),
             problems: watch::Sender::default(),
+            observation: watch::Sender::default(),
             synced: watch::Sender::new(false),
             switches,
             changing: Mutex::new(()),
@@ -153,6 +172,39 @@ impl Mesh {
     pub async fn first_sync(&self, limit: Duration) {
         // The sender lives as long as self.
         let _ = tokio::time::timeout(limit, self.0.synced.subscribe().wait_for(|synced| *synced)).await;
+    }
+
+    /// The clusters that do not know yet who vouches for this one, its next or former authority included. `known_since` is kept from call to
+    /// call: the version of the membership since which this one's record says so.
+    ///
+    /// # Errors
+    /// There is no member that runs.
+    pub fn lacks_authorities(
+        &self,
+        authority: &CertificateAuthority,
+        known_since: &mut Option<u64>,
+    ) -> Result<Vec<ClusterName>, NotRunning> {
+        let Known { state, .. } = self.known()?;
+        let own = &self.0.config.local;
+        let bundle = authority.bundle().iter().map(AsRef::as_ref);
+        let record = state.clusters.get(&own.cluster_id);
+        let told = record.is_some_and(|record| record.ca.iter().map(Vec::as_slice).eq(bundle));
+        *known_since = known_since.filter(|since| told && *since <= state.version);
+        if !told {
+            return Ok(vec![own.cluster.clone()]);
+        }
+        let since = *known_since.get_or_insert(state.version);
+        let knows = |id| {
+            let (peer, _) = self.0.peers.status(id)?;
+            Some(peer.observation?.membership >= since)
+        };
+        let others =
+            state.clusters.values().filter(|c| c.id != own.cluster_id && c.state != ClusterState::Lost);
+        Ok(others.filter(|c| knows(c.id) != Some(true)).map(|c| c.name.clone()).collect())
+    }
+
+    fn authority(&self) -> Arc<CertificateAuthority> {
+        self.0.parts.authority.borrow().clone()
     }
 
     fn membership(&self) -> Result<Membership, NotRunning> {

@@ -19,17 +19,17 @@ use tombolo_model::Kind;
 use tracing::{info, warn};
 
 use crate::{
-    authority,
+    authority::{Keeper, NodeTrusts, Rotation},
     config::Config,
     control,
     controller::{Controller, Output, Report},
     health,
     index::{Index, Transaction},
     leader::Candidate,
-    member_store::SecretStore,
-    mesh::{Mesh, MeshConfig, Parts, Runner, record::Nodes},
+    member_store::{self, SecretStore},
+    mesh::{Mesh, MeshConfig, Parts, Runner, Stores, record::Nodes},
     mesh_peer,
-    serve::{self, Server},
+    serve::{self, Reports, Server},
     status::Shared,
 };
 
@@ -109,7 +109,11 @@ async fn lead(
     status: &Shared,
     leading: &control::Leading,
 ) -> Result<Infallible> {
-    let authority = Arc::new(authority::ensure(client, &config.namespace, &config.cluster_name).await?);
+    let source = Some(config.ca_secret.clone()).filter(|name| !name.is_empty());
+    let keeper = Keeper::new(client, &config.namespace, config.cluster_name.clone(), source);
+    let nodes_trust = NodeTrusts::default();
+    let (rotation, rotating, authority) =
+        Rotation::new(keeper.clone(), keeper.ensure().await?, nodes_trust.clone());
     let exporter = ExporterHandle::new(config.cluster_id);
     let (sender, mut outputs) = mpsc::channel(OUTPUTS);
     let (reports, reported) = mpsc::channel::<Report>(REPORTS);
@@ -118,12 +122,15 @@ async fn lead(
     let mut tasks = JoinSet::new();
     let watched = client.clone();
     tasks.spawn(async move { controller.run(&watched, reported).await });
+    let reports = Reports { reports, trusts: nodes_trust };
     let server =
         Server::bind(client.clone(), config, authority.clone(), exporter.clone(), reports, status.clone())?;
     let (nodes, known_nodes) = watch::channel(None);
-    let stores = {
+    let store = |name| {
         let (client, namespace) = (client.clone(), config.namespace.clone());
-        move || Box::new(SecretStore::new(client.clone(), &namespace)) as Box<dyn ObjectStore>
+        let open =
+            move || Box::new(SecretStore::new(client.clone(), &namespace, name)) as Box<dyn ObjectStore>;
+        Arc::new(open) as Stores
     };
     let parts = Parts {
         exporter: exporter.clone(),
@@ -131,14 +138,17 @@ async fn lead(
         trust: server.trust(),
         dialer: server.dialer(),
         stats: server.stats(),
-        stores: Arc::new(stores),
+        stores: store(member_store::STATE),
+        memory: store(member_store::MEMORY),
         nodes: known_nodes,
     };
     let (mesh, runner) = mesh(config, parts);
     tasks.spawn(async move { match runner.run().await {} });
     tasks.spawn(server.run(mesh.clone()));
     tasks.spawn(mesh_peer::run(client.clone(), config.namespace.clone(), mesh.clone()));
-    leading.set(Some(mesh.clone()));
+    let rotated = mesh.clone();
+    tasks.spawn(async move { match rotation.run(rotated).await {} });
+    leading.set(Some((mesh.clone(), rotating)));
     mesh.first_sync(FIRST_SYNC).await;
     let mut complete = false;
     while let Some(output) = outputs.recv().await {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use kube::Client;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -20,9 +20,13 @@ use tombolo_mesh_net::{
     tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
     transport::{Accepted, Dialer, Listener, Stats},
 };
+use tombolo_model::ClusterName;
 use tracing::{debug, error};
 
-use crate::{config::Config, controller::Report, mesh::Mesh, status::Shared, token_review::Reviewer};
+use crate::{
+    authority::NodeTrusts, config::Config, controller::Report, mesh::Mesh, status::Shared,
+    token_review::Reviewer,
+};
 
 /// How long the daemon's own certificate is valid; it is made anew after a third of that.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,9 +41,18 @@ pub struct Server {
     stats: Arc<Stats>,
     trust: Arc<TrustStore>,
     events: mpsc::Receiver<(NodeName, NodeEvent)>,
-    reports: mpsc::Sender<Report>,
+    reports: Reports,
     status: Shared,
+    authority: watch::Receiver<Arc<CertificateAuthority>>,
     identity: OwnIdentity,
+}
+
+/// Where goes what nodes say.
+pub struct Reports {
+    /// What they know first.
+    pub reports: mpsc::Sender<Report>,
+    /// Whom they trust.
+    pub trusts: NodeTrusts,
 }
 
 /// Who this daemon is in its sessions.
@@ -54,7 +67,8 @@ pub fn local(config: &Config) -> Local {
 /// The certificate that the daemon shows.
 struct OwnIdentity {
     id: SpiffeId,
-    authority: Arc<CertificateAuthority>,
+    cluster: ClusterName,
+    trust: Arc<TrustStore>,
     credentials: Arc<Credentials>,
 }
 
@@ -66,33 +80,31 @@ impl Server {
     pub fn bind(
         client: Client,
         config: &Config,
-        authority: Arc<CertificateAuthority>,
+        mut authority: watch::Receiver<Arc<CertificateAuthority>>,
         exporter: ExporterHandle,
-        reports: mpsc::Sender<Report>,
+        reports: Reports,
         status: Shared,
     ) -> Result<Self> {
         let cluster = config.cluster_name.clone();
         let stats: Arc<Stats> = Arc::default();
         let trust = TrustStore::new();
-        trust
-            .set_pem(&cluster, authority.certificate_pem())
-            .context("the own authority cannot be trusted")?;
         let identity = OwnIdentity {
             id: SpiffeId::Daemon(cluster.clone()),
-            authority: authority.clone(),
+            cluster: cluster.clone(),
+            trust: trust.clone(),
             credentials: Credentials::none(),
         };
-        identity.renew()?;
+        let first = authority.borrow_and_update().clone();
+        identity.renew(&first)?;
         let credentials = identity.credentials.clone();
         let listener =
             Listener::bind(config.listen, cluster.clone(), credentials, trust.clone(), stats.clone())?;
         let reviewer = Arc::new(Reviewer::new(client, config.namespace.clone()));
-        let enrolment =
-            EnrollServer::new(cluster.clone(), authority, reviewer, enroll::LIFETIME, stats.clone());
+        let enrolment = EnrollServer::new(cluster.clone(), first, reviewer, enroll::LIFETIME, stats.clone());
         let (sender, events) = mpsc::channel(EVENTS);
         let nodes = NodeServer::new(local(config), exporter, sender, stats.clone());
         let enrolment = Arc::new(enrolment);
-        Ok(Self { listener, enrolment, nodes, stats, trust, events, reports, status, identity })
+        Ok(Self { listener, enrolment, nodes, stats, trust, events, reports, status, authority, identity })
     }
 
     /// Dials from the port that this listens on, with the daemon's certificate.
@@ -124,13 +136,19 @@ impl Server {
                         return;
                     }
                 }
-                _ = renewal.tick() => {
-                    if let Err(error) = self.identity.renew() {
-                        error!(%error, "the daemon's certificate cannot be renewed");
-                    }
-                }
+                _ = renewal.tick() => self.renew(),
+                Ok(()) = self.authority.changed() => self.renew(),
             }
         }
+    }
+
+    /// A fresh certificate, of the authority that signs now.
+    fn renew(&mut self) {
+        let authority = self.authority.borrow_and_update().clone();
+        if let Err(error) = self.identity.renew(&authority) {
+            error!(%error, "the daemon's certificate cannot be renewed");
+        }
+        self.enrolment.set_authority(authority);
     }
 
     fn accept(&self, accepted: Accepted, mesh: &Mesh, sessions: &mut JoinSet<()>) {
@@ -167,20 +185,29 @@ impl Server {
     }
 
     async fn take_in(&self, node: &NodeName, event: NodeEvent) -> Result<(), mpsc::error::SendError<Report>> {
-        let node = node.as_str().to_owned();
+        let name = node.as_str().to_owned();
         match event {
-            NodeEvent::Up => self.status.session(node, true),
-            NodeEvent::Down => self.status.session(node, false),
-            NodeEvent::Facts(facts) => self.reports.send(Report { node, facts }).await?,
+            NodeEvent::Up => self.status.session(name, true),
+            NodeEvent::Down => {
+                self.reports.trusts.remove(node);
+                self.status.session(name, false);
+            }
+            NodeEvent::Facts(facts) => {
+                self.reports.trusts.set(node.clone(), facts.authorities.clone(), facts.issuer);
+                self.reports.reports.send(Report { node: name, facts }).await?;
+            }
         }
         Ok(())
     }
 }
 
 impl OwnIdentity {
-    fn renew(&self) -> Result<()> {
+    fn renew(&self, authority: &CertificateAuthority) -> Result<()> {
+        self.trust
+            .set_pem(&self.cluster, authority.bundle_pem())
+            .context("the own authority cannot be trusted")?;
         let key = LeafKey::generate()?;
-        let issued = self.authority.issue(&self.id, &key, SystemTime::now(), LIFETIME)?;
+        let issued = authority.issue(&self.id, &key, SystemTime::now(), LIFETIME)?;
         self.credentials.set(&issued, &key.private_key())?;
         Ok(())
     }

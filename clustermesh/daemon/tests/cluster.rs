@@ -36,9 +36,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tombolo_api::{MeshIdentity, MeshNetworkPolicy, MeshPeer, annotation};
 use tombolo_clustermesh::{
+    authority::Keeper,
     config::{Config, Flags},
     control::{Request, Response, ask},
-    member_store::SecretStore,
+    member_store::{STATE, SecretStore},
     run::run,
     status::{Shared, Status},
     token_review::{TokenError, node_of},
@@ -235,20 +236,17 @@ async fn authority_is_made_once(client: &Client) {
     assert_eq!(secret.data.unwrap()["ca.crt"].0, map.data.unwrap()["ca.crt"].as_bytes());
     let name = "east".parse().unwrap();
     let again = |client: Client| async move {
-        tombolo_clustermesh::authority::ensure(&client, "shop", &"east".parse().unwrap())
-            .await
-            .unwrap()
-            .key_pem()
+        Keeper::new(&client, "shop", "east".parse().unwrap(), None).ensure().await.unwrap().key_pem()
     };
     let (a, b) = tokio::join!(again(client.clone()), again(client.clone()));
     assert_eq!(a, b, "two at the same time get one authority");
-    let other = tombolo_clustermesh::authority::ensure(client, NAMESPACE, &name).await.unwrap();
+    let other = Keeper::new(client, NAMESPACE, name, None).ensure().await.unwrap();
     assert_ne!(other.key_pem(), a);
 }
 
 async fn membership_is_fenced(client: &Client) {
     // In a namespace where no replica runs.
-    let store = || SecretStore::new(client.clone(), "shop");
+    let store = || SecretStore::new(client.clone(), "shop", STATE);
     let (mut old, mut new) = (store(), store());
     assert!(old.load().await.unwrap().is_none());
     let first = old.save(b"1", None).await.unwrap();
@@ -309,7 +307,8 @@ async fn a_node_is_told_and_tells(client: &Client, leader: &Replica, token: &str
         addresses: vec![address],
     };
     let tunnel = TunnelKey { public_key: [7; 32], port: 51871 };
-    let (_facts, facts) = watch::channel(NodeFacts { tunnel: Some(tunnel), endpoints: vec![fact] });
+    let (_facts, facts) =
+        watch::channel(NodeFacts { tunnel: Some(tunnel), endpoints: vec![fact], ..NodeFacts::default() });
     let config = NodeClientConfig {
         local: Local { cluster, cluster_id: leader.config.cluster_id, software: "test".to_owned() },
         dialer,

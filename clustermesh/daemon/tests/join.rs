@@ -19,7 +19,7 @@ use std::{path::Path, time::Duration};
 use api_server::{ApiServer, free_ports};
 use installation::{NAMESPACE, create, daemon_token, install};
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, Secret},
+    api::core::v1::{ConfigMap, Node, Pod, Secret},
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{Api, Client, api::DeleteParams};
@@ -141,7 +141,7 @@ impl Replica {
         }
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&MeshStatus) -> bool) {
+    async fn until(&self, what: &str, mut holds: impl FnMut(&MeshStatus) -> bool) {
         let mut seen = None;
         for _ in 0..300 {
             seen = Some(self.ask(Request::Mesh).await);
@@ -161,6 +161,29 @@ fn together(status: &MeshStatus) -> bool {
         m.connected && m.synced && m.state == "active" && m.counts.get("endpoints") == Some(&1)
     };
     status.members.len() == 2 && status.members.iter().all(well) && status.problems.is_empty()
+}
+
+/// The pins of west's authorities.
+fn pins(status: &MeshStatus) -> Vec<String> {
+    status.members.iter().find(|m| m.name.as_str() == "west").map(|m| m.ca_pins.clone()).unwrap_or_default()
+}
+
+/// West's authority is replaced by command, east's view follows, and nobody loses the other one.
+async fn authorities_change(west: &Cluster, at_west: &Replica, at_east: &Replica) {
+    let mut before = None;
+    at_east.until("an authority", |s| before.insert(pins(s)).len() == 1).await;
+    let before = before.unwrap();
+    let said = at_west.text(Request::RotateAuthority).await.unwrap();
+    assert!(said.starts_with("a new certificate authority is made"), "{said}");
+    let again = at_west.text(Request::RotateAuthority).await.unwrap_err();
+    assert!(again.contains("is taking over already"), "{again}");
+    at_west.until("the end", |s| s.rotation.is_none() && pins(s).len() == 1 && pins(s) != before).await;
+    at_east.until("the end", |s| pins(s).len() == 1 && pins(s) != before && together(s)).await;
+    let map: ConfigMap = Api::namespaced(west.client.clone(), NAMESPACE).get("tombolo-ca").await.unwrap();
+    let secret: Secret = Api::namespaced(west.client.clone(), NAMESPACE).get("tombolo-ca").await.unwrap();
+    let (published, kept) = (map.data.unwrap()["ca.crt"].clone(), secret.data.unwrap());
+    assert_eq!(published.trim().as_bytes(), kept["ca.crt"].0.trim_ascii());
+    assert_eq!(kept.keys().collect::<Vec<_>>(), ["ca.crt", "ca.key"], "nothing of the old one is left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,6 +224,8 @@ async fn a_mesh_peer_joins_two_clusters() {
     assert!(at_west.task.await.unwrap_err().is_cancelled());
     standby.until("together again", together).await;
     at_east.until("together again", together).await;
+
+    authorities_change(&west, &standby, &at_east).await;
 
     let said = standby.text(Request::Leave { cluster: None }).await.unwrap();
     assert_eq!(said, "cluster west has left the mesh of east");

@@ -1,8 +1,14 @@
 //! Several clusters' parts in a mesh, on loopback: joining, what crosses, and leaving.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is wrong")]
 
+#[path = "mesh/authority.rs"]
+mod authority;
 #[path = "mesh/cluster.rs"]
 mod cluster;
+#[path = "mesh/hostile.rs"]
+mod hostile;
+#[path = "mesh/loss.rs"]
+mod loss;
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use tombolo_mesh_core::{
     replication::ProtocolError,
-    trust::{NodeName, Service, SpiffeId},
+    trust::{NodeName, Pin, Service, SpiffeId},
     wire::{EnrollRequest, Frame},
 };
 use tombolo_model::ClusterName;
@@ -23,7 +23,7 @@ use crate::{
     session::{SessionError, end, stream},
     tls::{
         AuthorityError, CertificateAuthority, CertificateError, CertificateInfo, ConfigError, Credentials,
-        Expected, Issued, LeafKey,
+        Expected, Issued, LeafKey, pin_of,
     },
     transport::{Accepted, Dialer, Stats},
 };
@@ -149,6 +149,11 @@ impl Enrolled {
     /// What the certificate says.
     pub const fn info(&self) -> &CertificateInfo {
         &self.info
+    }
+
+    /// The pin of the authority that the certificate is from, as the daemon says.
+    pub fn issuer(&self) -> Option<Pin> {
+        self.issued.chain.get(1).and_then(|der| pin_of(der).ok())
     }
 
     /// When to enrol again: after two thirds of the certificate's time.

@@ -1,5 +1,6 @@
-//! Letting a cluster in, and asking to be let in, over one stream of an authenticated connection: the joining side
-//! knows the member by the pin in the token, the member knows the joining side by the token's secret.
+//! Letting a cluster in, and asking to be let in, over one stream of an authenticated connection. A joining side knows
+//! the member by the pin in the token, the member knows it by the token's secret. One that comes back after the loss of
+//! its storage knows the member by its certificate, and is known by the signature of its authority.
 //!
 //! Both messages are a length (4 bytes, big-endian) and that many bytes of protobuf.
 
@@ -10,10 +11,11 @@ use tokio::{
     time::timeout,
 };
 use tombolo_mesh_core::membership::{
-    ClusterRecord, Command, DecodeError, JoinAnswer, JoinRequest, MemberId, MeshState,
+    Command, DecodeError, EntryRequest, JoinAnswer, JoinRequest, MemberId, MeshState, Refusal, Renewal,
 };
+use tombolo_model::ClusterId;
 
-use crate::raft::Membership;
+use crate::raft::{Membership, ProposeError};
 
 /// The longest request: a record within its limits is shorter.
 const MAX_REQUEST: usize = 64 * 1024;
@@ -57,13 +59,43 @@ pub async fn request<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    within(IO_LIMIT, write_frame(stream, &request.encode())).await?;
-    let bytes = within(DECISION_LIMIT + 2 * IO_LIMIT, read_frame(stream, MAX_ANSWER)).await?;
-    match JoinAnswer::decode(&bytes)? {
+    match exchange(stream, EntryRequest::Join(Box::new(request.clone()))).await? {
         JoinAnswer::Admitted { member, state } => Ok(Some((member, state))),
         JoinAnswer::Possible => Ok(None),
+        JoinAnswer::Expected(_) => Err(JoinError::Refused("it takes this cluster for a member".to_owned())),
         JoinAnswer::Refused(why) => Err(JoinError::Refused(why)),
     }
+}
+
+/// What became of a [`Renewal`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Renewed {
+    /// It holds: the new member, and the mesh.
+    Done(MemberId, Box<MeshState>),
+    /// The mesh is at another incarnation: this one comes next.
+    Expected(u32),
+}
+
+/// Asks to come back with empty storage.
+pub async fn renew<S>(stream: &mut S, renewal: &Renewal) -> Result<Renewed, JoinError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match exchange(stream, EntryRequest::Renew(renewal.clone())).await? {
+        JoinAnswer::Admitted { member, state } => Ok(Renewed::Done(member, Box::new(state))),
+        JoinAnswer::Expected(incarnation) => Ok(Renewed::Expected(incarnation)),
+        JoinAnswer::Possible => Err(JoinError::Refused("it did not decide".to_owned())),
+        JoinAnswer::Refused(why) => Err(JoinError::Refused(why)),
+    }
+}
+
+async fn exchange<S>(stream: &mut S, request: EntryRequest) -> Result<JoinAnswer, JoinError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    within(IO_LIMIT, write_frame(stream, &request.encode())).await?;
+    let bytes = within(DECISION_LIMIT + 2 * IO_LIMIT, read_frame(stream, MAX_ANSWER)).await?;
+    Ok(JoinAnswer::decode(&bytes)?)
 }
 
 /// Answers one request.
@@ -72,8 +104,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let bytes = within(IO_LIMIT, read_frame(stream, MAX_REQUEST)).await?;
-    let answer = match JoinRequest::decode(&bytes) {
-        Ok(request) => decide(request, membership).await,
+    let answer = match EntryRequest::decode(&bytes) {
+        Ok(EntryRequest::Join(request)) => decide(*request, membership).await,
+        Ok(EntryRequest::Renew(renewal)) => decide_renewal(renewal, membership).await,
         Err(error) => JoinAnswer::Refused(error.to_string()),
     };
     within(IO_LIMIT, write_frame(stream, &answer.encode())).await?;
@@ -94,14 +127,32 @@ async fn decide(request: JoinRequest, membership: &Membership) -> JoinAnswer {
     if let Err(error) = membership.propose(command, DECISION_LIMIT).await {
         return JoinAnswer::Refused(error.to_string());
     }
+    admitted(cluster, membership).await
+}
+
+async fn decide_renewal(renewal: Renewal, membership: &Membership) -> JoinAnswer {
+    let cluster = renewal.cluster;
+    let known =
+        membership.watch().borrow().state.clusters.get(&cluster).map(|c| c.incarnation.saturating_add(1));
+    if let Some(expected) = known.filter(|expected| *expected != renewal.incarnation) {
+        return JoinAnswer::Expected(expected);
+    }
+    match membership.propose(Command::RenewMember(renewal), DECISION_LIMIT).await {
+        Ok(_) => admitted(cluster, membership).await,
+        Err(ProposeError::Refused(Refusal::WrongIncarnation { expected, .. })) => {
+            JoinAnswer::Expected(expected)
+        }
+        Err(error) => JoinAnswer::Refused(error.to_string()),
+    }
+}
+
+/// The member that the mesh has for a cluster which it has just decided on.
+async fn admitted(cluster: ClusterId, membership: &Membership) -> JoinAnswer {
     let mut watch = membership.watch();
-    let admitted = timeout(IO_LIMIT, watch.wait_for(|view| view.state.clusters.contains_key(&cluster))).await;
-    let state = match admitted {
-        Ok(Ok(view)) => (*view.state).clone(),
-        _ => return JoinAnswer::Refused("the cluster was removed again at once".to_owned()),
-    };
-    match state.clusters.get(&cluster).map(ClusterRecord::member) {
-        Some(member) => JoinAnswer::Admitted { member, state },
+    let known = timeout(IO_LIMIT, watch.wait_for(|view| view.state.clusters.contains_key(&cluster))).await;
+    let state = known.ok().and_then(|known| known.ok().map(|view| (*view.state).clone()));
+    match state.and_then(|state| Some((state.clusters.get(&cluster)?.member(), state))) {
+        Some((member, state)) => JoinAnswer::Admitted { member, state },
         None => JoinAnswer::Refused("the cluster was removed again at once".to_owned()),
     }
 }

@@ -15,12 +15,12 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tombolo_mesh_core::{
     replication::{Admission, Containment, Delta, Limits, ProtocolError, Receiver},
     trust::{Service, SpiffeId},
-    wire::Frame,
+    wire::{Frame, Observation},
 };
 use tombolo_model::ClusterId;
 use tracing::{info, warn};
 
-pub use status::PeerStatus;
+pub use status::{Misdeeds, PeerStatus};
 
 use crate::{
     node::count,
@@ -65,6 +65,8 @@ pub struct PeerConfig {
     pub backoff: Backoff,
     /// The own member of the Raft group, while there is one: messages for it come over the same session.
     pub membership: watch::Receiver<Option<Membership>>,
+    /// How the own cluster sees the mesh; the other one is told the newest.
+    pub observation: watch::Receiver<Observation>,
 }
 
 /// Keeps at most one session with another cluster. Cheap to clone.
@@ -170,6 +172,9 @@ impl Peer {
 impl Inner {
     async fn run(&self, connection: &Connection, dialled: bool) -> Result<(), SessionError> {
         let result = self.session(connection, dialled).await;
+        if let Some(error) = result.as_ref().err().filter(|error| error.is_misdeed()) {
+            self.status.send_modify(|status| status.misdeeds.note(error));
+        }
         result.map_err(|error| end(connection, error))
     }
 
@@ -182,13 +187,15 @@ impl Inner {
         let claim = self.claims.claim(dialled).ok_or(SessionError::Superseded)?;
         let mut receiver = self.receiver.lock().await;
         info!(cluster = %name, address = %connection.remote_address(), software = hello.software, "session with peer");
-        self.status.send_replace(PeerStatus::up(connection, dialled));
+        let misdeeds = self.status.borrow().misdeeds.clone();
+        self.status.send_replace(PeerStatus::up(connection, dialled, hello.software, misdeeds));
         self.tell(PeerEvent::Up(SystemTime::now())).await?;
         let (commands, received) = mpsc::channel(COMMANDS);
         *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(commands.clone());
         let export = Some((&self.config.exporter, Audience::Peers));
         let result = tokio::select! {
             result = write(&mut tx, export, received, &self.stats) => result,
+            result = self.observe(commands.clone()) => result,
             result = self.read(&mut rx, &mut receiver, connection, commands) => result,
             () = claim.cancelled() => Err(SessionError::Superseded),
             error = expired(connection) => Err(error),
@@ -236,6 +243,10 @@ impl Inner {
                     command(Command::Want(wanted)).await?;
                     continue;
                 }
+                Frame::Observation(observation) => {
+                    self.status.send_modify(|status| status.observation = Some(observation));
+                    continue;
+                }
                 Frame::Membership(message) => {
                     if let Some(membership) = &*self.config.membership.borrow() {
                         membership.receive(self.cluster, message.into());
@@ -251,6 +262,19 @@ impl Inner {
             }
             if measure || changed {
                 self.status.send_modify(|status| status.measure(connection, receiver));
+            }
+        }
+    }
+
+    /// Tells what the own cluster sees, now and after each change.
+    async fn observe(&self, commands: mpsc::Sender<Command>) -> Result<(), SessionError> {
+        let mut observation = self.config.observation.clone();
+        loop {
+            let newest = observation.borrow_and_update().clone();
+            let told = commands.send(Command::Send(Frame::Observation(newest))).await;
+            told.map_err(|_| SessionError::ConsumerGone)?;
+            if observation.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }

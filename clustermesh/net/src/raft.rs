@@ -3,7 +3,8 @@
 mod driver;
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,10 @@ use tombolo_mesh_core::membership::{
 use tombolo_model::ClusterId;
 
 use self::driver::Driver;
-use crate::storage::{MemberStorage, StorageError};
+use crate::{
+    peer::Misdeeds,
+    storage::{MemberStorage, StorageError},
+};
 
 /// Requests that wait for the driver, at most.
 const QUEUE: usize = 1024;
@@ -105,7 +109,10 @@ enum Request {
 pub struct Membership {
     requests: mpsc::Sender<Request>,
     view: watch::Receiver<Arc<MeshView>>,
+    misdeeds: SharedMisdeeds,
 }
+
+type SharedMisdeeds = Arc<Mutex<BTreeMap<ClusterId, Misdeeds>>>;
 
 impl Membership {
     /// Starts the member whose state is in `storage`. The task ends with the reason for which it stopped.
@@ -125,8 +132,9 @@ impl Membership {
         let member = Member::restore(&config, storage.durable())?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (publish, view) = watch::channel(Arc::new(driver::view(&member)));
-        let driver = Driver::new(member, storage, sink, publish);
-        Ok((Self { requests, view }, tokio::spawn(driver.run(queue, timing.tick))))
+        let misdeeds = SharedMisdeeds::default();
+        let driver = Driver::new(member, storage, sink, publish, Arc::clone(&misdeeds));
+        Ok((Self { requests, view, misdeeds }, tokio::spawn(driver.run(queue, timing.tick))))
     }
 
     /// Wants a change and waits, at most for `limit`, until the mesh has decided. Any member will do: it goes to the
@@ -163,6 +171,11 @@ impl Membership {
         let request = Request::Receive { from, bytes, reply: Some(reply) };
         self.requests.send(request).await.map_err(|_| ReceiveError::Halted)?;
         answer.await.unwrap_or(Err(ReceiveError::Halted))
+    }
+
+    /// What came from a cluster that no honest member sends.
+    pub fn misdeeds(&self, of: ClusterId) -> Misdeeds {
+        self.misdeeds.lock().unwrap_or_else(PoisonError::into_inner).get(&of).cloned().unwrap_or_default()
     }
 
     /// The mesh as it is known here, and its changes.

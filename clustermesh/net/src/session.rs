@@ -120,6 +120,16 @@ impl Close {
 }
 
 impl SessionError {
+    /// Whether no honest peer of any version would have caused it.
+    pub(crate) const fn is_misdeed(&self) -> bool {
+        matches!(
+            self,
+            Self::Protocol(_)
+                | Self::Frame(FrameError::Oversize | FrameError::Decode(_))
+                | Self::WrongCluster { .. }
+        )
+    }
+
     const fn close(&self) -> Close {
         match self {
             Self::Frame(FrameError::Oversize | FrameError::Decode(_)) | Self::Protocol(_) | Self::Silent => {

@@ -160,6 +160,9 @@ fn encode(durable: &Durable) -> Result<Vec<u8>, StorageError> {
 }
 
 fn decode(bytes: &[u8]) -> Result<Durable, StorageError> {
+    if bytes.is_empty() {
+        return Err(damaged(&"it is empty"));
+    }
     let object = Object::decode(bytes).map_err(|e| damaged(&e))?;
     if object.format != FORMAT {
         return Err(StorageError::RejoinNeeded(format!(

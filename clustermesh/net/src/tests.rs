@@ -55,7 +55,7 @@ impl Cluster {
         let cluster: ClusterName = name.parse().unwrap();
         let authority = Arc::new(CertificateAuthority::generate(&cluster, SystemTime::now(), DAY).unwrap());
         let trust = TrustStore::new();
-        trust.set_pem(&cluster, authority.certificate_pem()).unwrap();
+        trust.set_pem(&cluster, authority.bundle_pem()).unwrap();
         let cluster_id = ClusterId::try_from(id).unwrap();
         let local = Local { cluster, cluster_id, software: "test".into() };
         let credentials =

@@ -1,5 +1,7 @@
 //! The session with the cluster's daemon: enrolment, records in, facts out.
 
+mod authorities;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -13,6 +15,7 @@ use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tombolo_mesh_core::{
     replication::{Delta, Limits},
+    trust::Pin,
     wire::{self, EndpointFact, NodeFacts},
 };
 use tombolo_mesh_net::{
@@ -25,6 +28,7 @@ use tombolo_mesh_net::{
 use tombolo_model::{ClusterId, ClusterName, TunnelKey};
 use tombolo_node_core::state::{Change, State};
 
+use self::authorities::Authorities;
 use crate::intent::Intent;
 
 /// How long the records of clusters that the daemon does not know yet are waited for at start.
@@ -61,15 +65,14 @@ pub fn start(
     servers: watch::Receiver<Vec<SocketAddr>>,
     intent: Arc<Intent>,
 ) -> anyhow::Result<Session> {
-    let ca = fs::read_to_string(&config.ca_file)
-        .with_context(|| format!("the cluster's CA {:?} cannot be read", config.ca_file))?;
     let trust = TrustStore::new();
-    trust.set_pem(&config.cluster, &ca)?;
+    let authorities = Authorities::read(config.cluster.clone(), config.ca_file.clone(), Arc::clone(&trust))?;
+    let trusted = Trusted { authorities: authorities.pins(), issuer: watch::Sender::default() };
     let credentials = Credentials::none();
     let local = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let dialer = Dialer::bind(local, Arc::clone(&credentials), trust)?;
     let stats = Arc::new(Stats::default());
-    let (facts, told) = watch::channel(facts(&config, &intent));
+    let (facts, told) = watch::channel(facts(&config, &intent, &trusted));
     let client_config = NodeClientConfig {
         local: Local {
             cluster: config.cluster.clone(),
@@ -85,57 +88,70 @@ pub fn start(
     let (deltas, received) = mpsc::channel(64);
     let client = NodeClient::new(client_config, deltas, Arc::clone(&stats));
     let status = client.status();
-    tokio::spawn(tell(config.clone(), Arc::clone(&intent), facts));
+    tokio::spawn(authorities.follow());
+    tokio::spawn(tell(config.clone(), Arc::clone(&intent), trusted.clone(), facts));
     tokio::spawn(consume(received, intent));
+    let mut enrolment = Enrolment { config, dialer, servers, credentials, stats, trusted };
     tokio::spawn(async move {
-        let first = keep_enrolled(&config, &dialer, servers.clone(), &credentials, &stats, None).await;
+        let mut renew_at = enrolment.renew().await;
         tokio::spawn(client.run());
-        let mut renew_at = first;
         loop {
-            renew_at =
-                keep_enrolled(&config, &dialer, servers.clone(), &credentials, &stats, Some(renew_at)).await;
+            enrolment.wait(renew_at).await;
+            renew_at = enrolment.renew().await;
         }
     });
     Ok(Session { status })
 }
 
-/// Enrols, at `at` if given; when to do it again.
-async fn keep_enrolled(
-    config: &SessionConfig,
-    dialer: &Dialer,
-    mut servers: watch::Receiver<Vec<SocketAddr>>,
-    credentials: &Credentials,
-    stats: &Arc<Stats>,
-    at: Option<SystemTime>,
-) -> SystemTime {
-    if let Some(wait) = at.and_then(|at| at.duration_since(SystemTime::now()).ok()) {
-        tokio::time::sleep(wait).await;
-    }
-    loop {
-        let addresses = servers.borrow_and_update().clone();
-        for server in addresses {
-            match enroll_at(config, dialer, server, credentials, stats).await {
-                Ok(renew_at) => return renew_at,
-                Err(e) => tracing::warn!(%server, error = %format!("{e:#}"), "cannot enrol"),
-            }
-        }
-        tokio::time::sleep(ENROLL_AGAIN).await;
-    }
+/// Whom the node trusts, and who vouches for it.
+#[derive(Clone)]
+struct Trusted {
+    authorities: watch::Receiver<Vec<Pin>>,
+    issuer: watch::Sender<Option<Pin>>,
 }
 
-async fn enroll_at(
-    config: &SessionConfig,
-    dialer: &Dialer,
-    server: SocketAddr,
-    credentials: &Credentials,
-    stats: &Arc<Stats>,
-) -> anyhow::Result<SystemTime> {
-    // Read each time: kubelet replaces it before it expires.
-    let token = fs::read_to_string(&config.token_file)
-        .with_context(|| format!("the token {:?} cannot be read", config.token_file))?;
-    let enrolled = enroll(dialer, server, &config.cluster, token.trim(), stats).await?;
-    enrolled.install(credentials)?;
-    Ok(enrolled.renew_at())
+/// Keeps the node's certificate good.
+struct Enrolment {
+    config: SessionConfig,
+    dialer: Dialer,
+    servers: watch::Receiver<Vec<SocketAddr>>,
+    credentials: Arc<Credentials>,
+    stats: Arc<Stats>,
+    trusted: Trusted,
+}
+
+impl Enrolment {
+    /// Until the certificate has to be renewed, or the authorities change: a former one is not trusted for long.
+    async fn wait(&mut self, renew_at: SystemTime) {
+        let left = renew_at.duration_since(SystemTime::now()).unwrap_or_default();
+        // The sender lives as long as the agent.
+        let _ = tokio::time::timeout(left, self.trusted.authorities.changed()).await;
+    }
+
+    /// Enrols; when to do it again.
+    async fn renew(&mut self) -> SystemTime {
+        loop {
+            let addresses = self.servers.borrow_and_update().clone();
+            for server in addresses {
+                match self.enroll_at(server).await {
+                    Ok(renew_at) => return renew_at,
+                    Err(e) => tracing::warn!(%server, error = %format!("{e:#}"), "cannot enrol"),
+                }
+            }
+            tokio::time::sleep(ENROLL_AGAIN).await;
+        }
+    }
+
+    async fn enroll_at(&self, server: SocketAddr) -> anyhow::Result<SystemTime> {
+        let config = &self.config;
+        // Read each time: kubelet replaces it before it expires.
+        let token = fs::read_to_string(&config.token_file)
+            .with_context(|| format!("the token {:?} cannot be read", config.token_file))?;
+        let enrolled = enroll(&self.dialer, server, &config.cluster, token.trim(), &self.stats).await?;
+        enrolled.install(&self.credentials)?;
+        self.trusted.issuer.send_replace(enrolled.issuer());
+        Ok(enrolled.renew_at())
+    }
 }
 
 /// Applies what the daemon says. The receiver outlives single sessions, so that only true changes arrive here.
@@ -190,10 +206,21 @@ async fn deadline(pending_since: Option<tokio::time::Instant>) {
 }
 
 /// Tells the daemon what only this node knows, whenever it changes.
-async fn tell(config: SessionConfig, intent: Arc<Intent>, facts_sender: watch::Sender<NodeFacts>) {
+async fn tell(
+    config: SessionConfig,
+    intent: Arc<Intent>,
+    trusted: Trusted,
+    facts_sender: watch::Sender<NodeFacts>,
+) {
     let mut changes = intent.changes();
-    while changes.changed().await.is_ok() {
-        let now = facts(&config, &intent);
+    let (mut authorities, mut issuer) = (trusted.authorities.clone(), trusted.issuer.subscribe());
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            Ok(()) = authorities.changed() => {}
+            Ok(()) = issuer.changed() => {}
+        }
+        let now = facts(&config, &intent, &trusted);
         facts_sender.send_if_modified(|before| {
             let modified = *before != now;
             *before = now;
@@ -202,7 +229,7 @@ async fn tell(config: SessionConfig, intent: Arc<Intent>, facts_sender: watch::S
     }
 }
 
-fn facts(config: &SessionConfig, intent: &Intent) -> NodeFacts {
+fn facts(config: &SessionConfig, intent: &Intent, trusted: &Trusted) -> NodeFacts {
     let endpoints = intent.read(|state| {
         let all = state.endpoints().iter().map(|endpoint| {
             let pod = &endpoint.wiring.pod;
@@ -215,5 +242,10 @@ fn facts(config: &SessionConfig, intent: &Intent) -> NodeFacts {
         });
         all.collect()
     });
-    NodeFacts { tunnel: Some(config.tunnel), endpoints }
+    NodeFacts {
+        tunnel: Some(config.tunnel),
+        endpoints,
+        authorities: trusted.authorities.borrow().clone(),
+        issuer: *trusted.issuer.borrow(),
+    }
 }

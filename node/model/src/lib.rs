@@ -18,4 +18,6 @@ pub use protocol::Protocol;
 pub use record::{EndpointRecord, IdentityRecord, Kind, NodeRecord, Record, RecordKey, TunnelKey};
 pub use selector::{Requirement, Selector};
 pub use service::{Affinity, Backend, BackendState, ServicePort, ServiceRecord};
-pub use status::{MemberStatus, MeshStatus, NodeStatus, SessionStatus, TunnelPeerStatus, TunnelStatus};
+pub use status::{
+    MemberStatus, MeshStatus, NodeStatus, RefusedConnections, SessionStatus, TunnelPeerStatus, TunnelStatus,
+};

@@ -85,8 +85,21 @@ pub struct MeshStatus {
     pub applied: u64,
     /// Every member, the observer too, by id.
     pub members: Vec<MemberStatus>,
+    /// What a change of the observer's certificate authority waits for; none without one.
+    pub rotation: Option<String>,
+    /// Connections that were refused at the door: anybody may knock, so they are no problem as such.
+    pub refused_connections: Option<RefusedConnections>,
     /// What is wrong and what to do, one sentence each.
     pub problems: Vec<String>,
+}
+
+/// Connections that were not let in, since the daemon began to lead.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RefusedConnections {
+    /// How many.
+    pub count: u64,
+    /// Where the last one came from, and why it was refused.
+    pub last: String,
 }
 
 /// One cluster of the mesh.
@@ -108,14 +121,21 @@ pub struct MemberStatus {
     pub endpoints: Vec<String>,
     /// The ranges of its pods.
     pub pod_prefixes: Vec<Prefix>,
+    /// Name and version of its daemon; none before the first session.
+    pub software: Option<String>,
     /// Whether the observer has a session with it.
     pub connected: bool,
     /// Whether all of its state has arrived once.
     pub synced: bool,
     /// Milliseconds since something was last heard from it; none for the observer itself or before the first time.
     pub heard_ms: Option<u64>,
-    /// How far the observer's copy is behind, in milliseconds, by its last heartbeat.
-    pub lag_ms: Option<u64>,
+    /// Changes of its records that the observer does not have yet, by its last heartbeat; none without a session.
+    pub behind: Option<u64>,
+    /// Changes of the membership that it has not applied, as far as the observer knows; none without a session.
+    pub membership_behind: Option<u64>,
+    /// The members that do not hear it, as far as the observer knows.
+    #[serde(default)]
+    pub cut_off_from: Vec<ClusterName>,
     /// Records known from it, by kind.
     pub counts: BTreeMap<String, u64>,
     /// Records that it sent about what is not its own, by reason; they were not accepted.

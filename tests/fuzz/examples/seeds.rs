@@ -6,8 +6,8 @@ use std::{fs, path::Path};
 
 use tombolo_mesh_core::{
     membership::{
-        ClusterRecord, ClusterState, Command, Durable, JoinAnswer, JoinRequest, Lineage, MeshId, MeshState,
-        Proposal, ProposalId, TokenId,
+        ClusterRecord, ClusterState, Command, Durable, EntryRequest, JoinAnswer, JoinRequest, Lineage,
+        MeshId, MeshState, Proposal, ProposalId, Renewal, TokenId,
     },
     replication::{Admission, Limits, Log, Receiver, Scope, Sender},
     token::{Secret, Token},
@@ -120,19 +120,22 @@ fn membership() -> Vec<Vec<u8>> {
     let mut state = MeshState::empty(MeshId(1), Lineage(1));
     state.clusters.insert(record.id, record.clone());
     let request = JoinRequest::new(&token(), record.clone(), true);
+    let renewal = Renewal { mesh: MeshId(1), cluster: west(), incarnation: 2, signature: vec![7; 70] };
     let id = ProposalId { member: record.member(), start: 1, sequence: 1 };
     let command = Command::AddCluster { record: record.clone(), admission: request.admission() };
     let proposal = |command| Proposal { id, proposer: west(), at: 1, command }.encode();
     vec![
         durable.encode(),
         state.encode(),
-        request.encode(),
+        EntryRequest::Join(Box::new(request.clone())).encode(),
+        EntryRequest::Renew(renewal.clone()).encode(),
         JoinAnswer::Possible.encode(),
+        JoinAnswer::Expected(2).encode(),
         JoinAnswer::Admitted { member: record.member(), state }.encode(),
         proposal(command),
         proposal(Command::UpdateCluster(record)),
         proposal(Command::RemoveCluster(west())),
-        proposal(Command::RenewMember { cluster: west(), incarnation: 2 }),
+        proposal(Command::RenewMember(renewal)),
         proposal(Command::RevokeToken(TokenId(7))),
     ]
 }

@@ -1,7 +1,7 @@
 //! What members, joining clusters and storage can hand to the membership.
 
 use tombolo_mesh_core::membership::{
-    ClusterRecord, ClusterState, Config, Durable, JoinAnswer, JoinRequest, Member, MeshId, MeshState,
+    ClusterRecord, ClusterState, Config, Durable, EntryRequest, JoinAnswer, Member, MeshId, MeshState,
     Proposal, Step,
 };
 
@@ -47,7 +47,7 @@ pub fn run(bytes: &[u8]) {
             Config { mesh: MeshId(1), election_ticks: 10, heartbeat_ticks: 2, seed: 1, key: [1; 32] };
         let _ = Member::restore(&config, &durable);
     }
-    let _ = (JoinRequest::decode(bytes), JoinAnswer::decode(bytes));
+    let _ = (EntryRequest::decode(bytes), JoinAnswer::decode(bytes));
     // A founded member hears it from the member of cluster 2.
     let mut disk = Durable::found(MeshId(1), &record(1));
     let config = Config { mesh: MeshId(1), election_ticks: 10, heartbeat_ticks: 2, seed: 1, key: [1; 32] };

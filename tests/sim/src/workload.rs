@@ -2,7 +2,7 @@
 
 use rand::{Rng, seq::IndexedRandom};
 use tombolo_mesh_core::membership::{
-    Admission, ClusterRecord, ClusterState, Command, Member, Role, TokenId, TokenRecord, TokenStatus,
+    Admission, ClusterRecord, ClusterState, Command, Member, Renewal, Role, TokenId, TokenRecord, TokenStatus,
 };
 use tombolo_model::ClusterId;
 
@@ -154,7 +154,8 @@ impl World {
             if let Some(id) = newest.filter(|id| id.incarnation() > old) {
                 self.renew(cluster, id)?;
             } else {
-                self.ask_everybody(|_| Command::RenewMember { cluster, incarnation: old + 1 })?;
+                let renewal = Renewal { mesh: MESH, cluster, incarnation: old + 1, signature: Vec::new() };
+                self.ask_everybody(|_| Command::RenewMember(renewal.clone()))?;
             }
         }
         Ok(())

@@ -35,6 +35,8 @@ const DEAD_AFTER_ELECTIONS: u64 = 10;
 /// A learner hears the leader's heartbeat once in this many election timeouts: it does not stand for election, and what
 /// is decided comes by itself. There may be hundreds.
 const LEARNER_BEATS_ELECTIONS: u64 = 4;
+/// Refused messages that are remembered until they are asked for.
+const MAX_REFUSED: usize = 64;
 /// How far behind the commit index a learner may be to become a voter.
 const CAUGHT_UP: u64 = 64;
 
@@ -127,6 +129,13 @@ pub enum ReceiveError {
     Halted,
 }
 
+impl ReceiveError {
+    /// Whether no honest member of any version sends such a message.
+    pub const fn is_misdeed(&self) -> bool {
+        matches!(self, Self::Decode(_) | Self::WrongSender { .. } | Self::Refused { .. })
+    }
+}
+
 /// Why a member says nothing any more: it must rejoin under a new incarnation.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Halt {
@@ -178,6 +187,8 @@ pub struct Member {
     /// When learners were last sent a heartbeat, in ticks.
     beats: BTreeMap<u64, u64>,
     halted: Option<Halt>,
+    /// Senders of messages that were looked at and refused.
+    refused: Vec<(MemberId, &'static str)>,
 }
 
 enum Input {
@@ -248,6 +259,7 @@ impl Member {
             heard: BTreeMap::new(),
             beats: BTreeMap::new(),
             halted: None,
+            refused: Vec::new(),
         };
         member.settle();
         Ok(member)
@@ -307,6 +319,11 @@ impl Member {
     /// Why it says nothing any more, if so.
     pub const fn halted(&self) -> Option<Halt> {
         self.halted
+    }
+
+    /// Who has sent what no honest member sends, and was found out after [`Member::receive`] took it; since the last call.
+    pub fn take_refused(&mut self) -> Vec<(MemberId, &'static str)> {
+        std::mem::take(&mut self.refused)
     }
 
     /// Replaces the library's random election timeout by ours, so that runs can be repeated.

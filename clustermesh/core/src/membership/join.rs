@@ -1,7 +1,16 @@
-//! What a joining cluster and the member that lets it in say to each other: one request, one answer.
+//! What a cluster that joins or comes back and the member that lets it in say to each other: one request, one answer.
 
-use super::{Admission, ClusterRecord, MemberId, MeshId, MeshState, TokenId};
+use super::{Admission, ClusterRecord, MemberId, MeshId, MeshState, Renewal, TokenId};
 use crate::token::{Secret, Token};
+
+/// What can be asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EntryRequest {
+    /// A new cluster wants to come in.
+    Join(Box<JoinRequest>),
+    /// A cluster of the mesh has lost its member's storage.
+    Renew(Renewal),
+}
 
 /// The wish to come in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +41,8 @@ pub enum JoinAnswer {
     Possible,
     /// It is not, in words for its user.
     Refused(String),
+    /// The renewal must be for this incarnation.
+    Expected(u32),
 }
 
 impl JoinRequest {

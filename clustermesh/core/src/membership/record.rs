@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use tombolo_model::{ClusterId, ClusterName, Prefix};
 
-use super::{MemberId, MeshId, ProposalId, TokenId};
+use super::{MemberId, MeshId, ProposalId, Renewal, TokenId};
 
 /// One cluster as the mesh knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -104,13 +104,8 @@ pub enum Command {
     UpdateCluster(ClusterRecord),
     /// Takes a cluster out, from whichever side.
     RemoveCluster(ClusterId),
-    /// Lets a cluster that lost its storage come back: `incarnation` is one above the last.
-    RenewMember {
-        /// The cluster, authenticated by the member that proposes this for it.
-        cluster: ClusterId,
-        /// Its next incarnation.
-        incarnation: u32,
-    },
+    /// Lets a cluster that lost its storage come back, by its own word and whichever member brings it.
+    RenewMember(Renewal),
     /// Makes a token known; its status is taken as open and its creator as the proposer.
     CreateToken(TokenRecord),
     /// Calls an open token back.

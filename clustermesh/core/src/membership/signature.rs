@@ -20,7 +20,7 @@ impl ClusterRecord {
         if known.signature.is_empty() || self.signed_bytes() == known.signed_bytes() {
             return Ok(());
         }
-        if !self.is_signed_by(&known.ca) {
+        if !is_by(&known.ca, &self.signed_bytes(), &self.signature) {
             return Err(Refusal::NotSigned(self.name.clone()));
         }
         if self.revision <= known.revision {
@@ -29,12 +29,11 @@ impl ClusterRecord {
         }
         Ok(())
     }
+}
 
-    /// Whether one of these authorities (X.509, DER) has signed it.
-    fn is_signed_by(&self, ca: &[Vec<u8>]) -> bool {
-        let bytes = self.signed_bytes();
-        ca.iter().any(|der| verify(der, &bytes, &self.signature))
-    }
+/// Whether one of these authorities (X.509, DER) has signed the bytes.
+pub(super) fn is_by(authorities: &[Vec<u8>], bytes: &[u8], signature: &[u8]) -> bool {
+    authorities.iter().any(|der| verify(der, bytes, signature))
 }
 
 fn verify(authority: &[u8], bytes: &[u8], signature: &[u8]) -> bool {

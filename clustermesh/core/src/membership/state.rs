@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tombolo_model::ClusterId;
 
 use super::{
-    Admission, ClusterRecord, ClusterState, Command, Lineage, MeshId, Proposal, Refusal, TokenId,
+    Admission, ClusterRecord, ClusterState, Command, Lineage, MeshId, Proposal, Refusal, Renewal, TokenId,
     TokenRecord, TokenStatus,
 };
 
@@ -61,7 +61,7 @@ impl MeshState {
             Command::AddCluster { record, admission } => self.add_cluster(record, admission),
             Command::UpdateCluster(record) => self.update_cluster(proposal.proposer, record),
             Command::RemoveCluster(id) => self.remove_cluster(*id),
-            Command::RenewMember { cluster, incarnation } => self.renew_member(*cluster, *incarnation),
+            Command::RenewMember(renewal) => self.renew_member(renewal),
             Command::CreateToken(token) => self.create_token(proposal.proposer, token),
             Command::RevokeToken(id) => self.revoke_token(*id),
             Command::Unknown => Err(Refusal::UnknownCommand),
@@ -208,13 +208,14 @@ impl MeshState {
         Ok(true)
     }
 
-    fn renew_member(&mut self, cluster: ClusterId, incarnation: u32) -> Result<bool, Refusal> {
-        let known = self.clusters.get_mut(&cluster).ok_or(Refusal::UnknownCluster(cluster))?;
-        let expected = known.incarnation.saturating_add(1);
-        if incarnation != expected {
-            return Err(Refusal::WrongIncarnation { cluster, given: incarnation, expected });
+    fn renew_member(&mut self, renewal: &Renewal) -> Result<bool, Refusal> {
+        if renewal.mesh != self.mesh {
+            return Err(Refusal::OtherMesh { token: renewal.mesh, mesh: self.mesh });
         }
-        known.incarnation = incarnation;
+        let cluster = renewal.cluster;
+        let known = self.clusters.get_mut(&cluster).ok_or(Refusal::UnknownCluster(cluster))?;
+        renewal.check(known)?;
+        known.incarnation = renewal.incarnation;
         known.state = ClusterState::Joining;
         Ok(true)
     }

@@ -159,6 +159,7 @@ impl Receiver {
             Frame::Hello(_) => Err(ProtocolError::Unexpected("hello")),
             Frame::Subscribe(_) => Err(ProtocolError::Unexpected("subscribe")),
             Frame::Want(_) => Err(ProtocolError::Unexpected("want")),
+            Frame::Observation(_) => Err(ProtocolError::Unexpected("observation")),
             Frame::NodeFacts(_) => Err(ProtocolError::Unexpected("node-facts")),
             Frame::EnrollRequest(_) | Frame::EnrollResponse(_) => Err(ProtocolError::Unexpected("enroll")),
             Frame::Refusal(_) => Err(ProtocolError::Unexpected("refusal")),

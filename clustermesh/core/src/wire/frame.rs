@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message;
-use tombolo_model::ClusterName;
+use tombolo_model::{ClusterId, ClusterName};
 
 use super::{
-    Change, EndpointFact, EnrollRequest, Frame, Heartbeat, Hello, NodeFacts, Position, Scope, Subscription,
-    Transaction, Version, comparison, limits,
+    Change, EndpointFact, EnrollRequest, Frame, Heartbeat, Hello, NodeFacts, Observation, Position, Scope,
+    Subscription, Transaction, Version, comparison, limits,
     parse::{self, FieldError, Result},
     proto::{self, frame::Body},
     record,
 };
+use crate::trust::Pin;
 
 /// Why bytes are not a frame. The session ends with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +82,10 @@ pub fn encode_frame(frame: &Frame) -> std::result::Result<Bytes, EncodeError> {
         Frame::Heartbeat(h) => {
             Body::Heartbeat(proto::Heartbeat { revision: h.revision, unix_time_ms: h.unix_time_ms })
         }
+        Frame::Observation(o) => Body::Observation(proto::Observation {
+            silent: o.silent.iter().map(|id| id.get().into()).collect(),
+            membership: o.membership,
+        }),
         Frame::NodeFacts(facts) => Body::NodeFacts(facts_message(facts)),
         Frame::EnrollRequest(r) => {
             Body::EnrollRequest(proto::EnrollRequest { token: r.token.clone(), csr_der: r.csr_der.clone() })
@@ -155,6 +160,10 @@ fn parse_body(body: Body) -> Result<Frame> {
         Body::Heartbeat(m) => {
             Frame::Heartbeat(Heartbeat { revision: m.revision, unix_time_ms: m.unix_time_ms })
         }
+        Body::Observation(m) => Frame::Observation(Observation {
+            silent: clusters("observation.silent", m.silent)?,
+            membership: m.membership,
+        }),
         Body::NodeFacts(m) => Frame::NodeFacts(parse_facts(m)?),
         Body::EnrollRequest(m) => {
             let len = m.csr_der.len();
@@ -248,11 +257,13 @@ fn watermark_message(position: Position, scope: &Scope) -> proto::Watermark {
     proto::Watermark { position: Some(position_message(position)), complete, pending }
 }
 
+fn clusters(field: &'static str, ids: Vec<u32>) -> Result<BTreeSet<ClusterId>> {
+    let ids = parse::list(field, ids, limits::MAX_CLUSTERS, |id| parse::cluster(field, id))?;
+    Ok(ids.into_iter().collect())
+}
+
 fn parse_watermark(m: proto::Watermark) -> Result<Frame> {
-    let pending = parse::list("watermark.pending", m.pending, limits::MAX_CLUSTERS, |c| {
-        parse::cluster("watermark.pending", c)
-    })?;
-    let pending = pending.into_iter().collect::<BTreeSet<_>>();
+    let pending = clusters("watermark.pending", m.pending)?;
     Ok(Frame::Watermark {
         position: required_position(m.position.as_ref())?,
         scope: if m.complete { Scope::AllBut(pending) } else { Scope::Nothing },
@@ -269,6 +280,8 @@ fn facts_message(facts: &NodeFacts) -> proto::NodeFacts {
     proto::NodeFacts {
         tunnel: facts.tunnel.map(record::tunnel_message),
         endpoints: facts.endpoints.iter().map(endpoint).collect(),
+        authorities: facts.authorities.iter().map(|pin| pin.0.to_vec()).collect(),
+        issuer: facts.issuer.map(|pin| pin.0.to_vec()),
     }
 }
 
@@ -284,5 +297,13 @@ fn parse_facts(m: proto::NodeFacts) -> Result<NodeFacts> {
     Ok(NodeFacts {
         tunnel: m.tunnel.as_ref().map(record::parse_tunnel).transpose()?,
         endpoints: parse::list("facts.endpoints", m.endpoints, limits::MAX_FACT_ENDPOINTS, endpoint)?,
+        authorities: parse::list("facts.authorities", m.authorities, limits::MAX_CHAIN, parse_pin)?,
+        issuer: m.issuer.map(parse_pin).transpose()?,
     })
+}
+
+fn parse_pin(bytes: Vec<u8>) -> Result<Pin> {
+    let len = bytes.len();
+    let pin = bytes.try_into().map_err(|_| parse::invalid("facts.pin", &format_args!("of {len} bytes")))?;
+    Ok(Pin(pin))
 }

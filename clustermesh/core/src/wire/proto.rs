@@ -7,14 +7,14 @@ use prost::{Enumeration, Message, Oneof};
 /// One message of a session.
 #[derive(Clone, PartialEq, Message)]
 pub struct Frame {
-    #[prost(oneof = "frame::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "frame::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     pub body: Option<frame::Body>,
 }
 
 pub mod frame {
     use super::{
-        Begin, Digests, EnrollRequest, EnrollResponse, Heartbeat, Hello, Membership, NodeFacts, Obsolete,
-        Oneof, Refusal, Subscribe, Transaction, Want, Watermark, Withdraw,
+        Begin, Digests, EnrollRequest, EnrollResponse, Heartbeat, Hello, Membership, NodeFacts, Observation,
+        Obsolete, Oneof, Refusal, Subscribe, Transaction, Want, Watermark, Withdraw,
     };
 
     #[derive(Clone, PartialEq, Oneof)]
@@ -49,6 +49,8 @@ pub mod frame {
         Want(Want),
         #[prost(message, tag = "15")]
         Obsolete(Obsolete),
+        #[prost(message, tag = "16")]
+        Observation(Observation),
     }
 }
 
@@ -168,6 +170,19 @@ pub struct NodeFacts {
     pub tunnel: Option<TunnelKey>,
     #[prost(message, repeated, tag = "2")]
     pub endpoints: Vec<EndpointFact>,
+    /// 32 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub authorities: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub issuer: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Observation {
+    #[prost(uint32, repeated, tag = "1")]
+    pub silent: Vec<u32>,
+    #[prost(uint64, tag = "2")]
+    pub membership: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -150,8 +150,13 @@ fn frame() -> impl Strategy<Value = Frame> {
         prop_oneof![Just(Scope::Nothing), collection::btree_set(cluster(), 0..4).prop_map(Scope::AllBut)];
     let fact = (word(), word(), word(), addresses())
         .prop_map(|(namespace, name, uid, addresses)| EndpointFact { namespace, name, uid, addresses });
-    let facts = (option::of(tunnel()), collection::vec(fact, 0..3))
-        .prop_map(|(tunnel, endpoints)| NodeFacts { tunnel, endpoints });
+    let pin = || any::<[u8; 32]>().prop_map(Pin);
+    let pins = (collection::vec(pin(), 0..3), option::of(pin()));
+    let facts = (option::of(tunnel()), collection::vec(fact, 0..3), pins).prop_map(
+        |(tunnel, endpoints, (authorities, issuer))| NodeFacts { tunnel, endpoints, authorities, issuer },
+    );
+    let observation = (collection::btree_set(cluster(), 0..4), any::<u64>())
+        .prop_map(|(silent, membership)| Observation { silent, membership });
     let bytes = || collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from);
     prop_oneof![
         hello.prop_map(Frame::Hello),
@@ -168,6 +173,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         (position(), scope).prop_map(|(position, scope)| Frame::Watermark { position, scope }),
         any::<(u64, u64)>()
             .prop_map(|(revision, unix_time_ms)| Frame::Heartbeat(Heartbeat { revision, unix_time_ms })),
+        observation.prop_map(Frame::Observation),
         facts.prop_map(Frame::NodeFacts),
         (word(), bytes()).prop_map(|(token, csr_der)| Frame::EnrollRequest(EnrollRequest { token, csr_der })),
         collection::vec(bytes(), 0..3).prop_map(Frame::EnrollResponse),

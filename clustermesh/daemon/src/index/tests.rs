@@ -170,7 +170,7 @@ fn nodes_report_tunnels_and_addresses_of_their_own_pods_only() {
     };
     let tunnel = TunnelKey { public_key: [7; 32], port: 51871 };
     let endpoints = vec![reported("a", "uid-a", "10.1.0.5"), reported("b", "uid-b", "10.2.0.5")];
-    let refused = index.report("n1", NodeFacts { tunnel: Some(tunnel), endpoints });
+    let refused = index.report("n1", NodeFacts { tunnel: Some(tunnel), endpoints, ..NodeFacts::default() });
     assert_eq!(refused, [address("10.2.0.5")]);
     assert_eq!(endpoint(&index, "a").unwrap().addresses, [address("10.1.0.5")]);
     let node = index.records().find_map(|r| if let Record::Node(n) = r { Some(n.clone()) } else { None });
@@ -179,10 +179,13 @@ fn nodes_report_tunnels_and_addresses_of_their_own_pods_only() {
     assert_eq!(node.addresses, [address("192.0.2.1")]);
 
     let old_uid = vec![reported("a", "uid-of-predecessor", "10.1.0.6")];
-    index.report("n1", NodeFacts { tunnel: None, endpoints: old_uid });
+    index.report("n1", NodeFacts { tunnel: None, endpoints: old_uid, ..NodeFacts::default() });
     assert!(endpoint(&index, "a").unwrap().addresses.is_empty());
     let other_node = vec![reported("a", "uid-a", "10.1.0.7")];
-    assert_eq!(index.report("n2", NodeFacts { tunnel: None, endpoints: other_node }), [address("10.1.0.7")]);
+    assert_eq!(
+        index.report("n2", NodeFacts { tunnel: None, endpoints: other_node, ..NodeFacts::default() }),
+        [address("10.1.0.7")]
+    );
     assert!(endpoint(&index, "a").unwrap().addresses.is_empty());
 }
 
@@ -195,7 +198,7 @@ fn a_new_leader_knows_the_tunnels_that_were_kept() {
     let mut index = index();
     index.apply(node());
     assert!(index.unkept_nodes().is_empty(), "a node that has not reported");
-    index.report("n1", NodeFacts { tunnel: Some(key), endpoints: Vec::new() });
+    index.report("n1", NodeFacts { tunnel: Some(key), endpoints: Vec::new(), ..NodeFacts::default() });
     let [kept] = index.unkept_nodes().try_into().unwrap();
     assert_eq!(kept.metadata.owner_references.as_ref().unwrap()[0].kind, "Node");
     index.apply(kept.clone());
@@ -206,7 +209,7 @@ fn a_new_leader_knows_the_tunnels_that_were_kept() {
     next.apply(node());
     assert_eq!(tunnel(&next), Some(key));
     assert!(next.unkept_nodes().is_empty(), "what was kept is not known to be wrong");
-    next.report("n1", NodeFacts { tunnel: None, endpoints: Vec::new() });
+    next.report("n1", NodeFacts { tunnel: None, endpoints: Vec::new(), ..NodeFacts::default() });
     assert_eq!(tunnel(&next), None, "what a node reports counts");
 
     let mut edited = kept;

@@ -128,13 +128,15 @@ impl Mesh {
         match &answer {
             Ok(JoinAnswer::Admitted { member, .. }) => info!(%address, %member, "a cluster was let in"),
             Ok(JoinAnswer::Possible) => info!(%address, "a cluster may join"),
+            Ok(JoinAnswer::Expected(next)) => info!(%address, next, "a cluster asked for its incarnation"),
             Ok(JoinAnswer::Refused(why)) => warn!(%address, why, "a cluster was refused"),
             Err(error) => warn!(%address, %error, "a cluster has asked to join in vain"),
         }
         if send.finish().is_ok() {
             let _ = timeout(PATIENCE, connection.closed()).await;
         }
-        if !matches!(answer, Ok(JoinAnswer::Admitted { .. } | JoinAnswer::Possible)) {
+        if !matches!(answer, Ok(JoinAnswer::Admitted { .. } | JoinAnswer::Possible | JoinAnswer::Expected(_)))
+        {
             tokio::time::sleep(PENALTY).await;
         }
     }
@@ -216,7 +218,7 @@ impl Mesh {
     }
 
     fn own_ca(&self) -> Vec<Vec<u8>> {
-        vec![self.0.parts.authority.certificate().to_vec()]
+        self.authority().bundle().iter().map(|der| der.to_vec()).collect()
     }
 
     /// The names of the other clusters.

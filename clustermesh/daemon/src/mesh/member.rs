@@ -7,7 +7,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tombolo_mesh_core::membership::{self, Durable, MeshId};
+use tombolo_mesh_core::membership::{self, ClusterState, Durable, MeshId};
 use tombolo_mesh_net::{
     raft::{Membership, Stopped},
     storage::{MemberStorage, StorageError},
@@ -15,9 +15,9 @@ use tombolo_mesh_net::{
 use tracing::{error, info, warn};
 
 use super::{
-    Mesh,
-    peers::{PeerSet, Sink},
-    record,
+    Mesh, memory,
+    peers::{Parted, PeerSet, Sink},
+    record, rejoin,
 };
 
 /// How long to wait before a member that has stopped is started again.
@@ -36,8 +36,16 @@ pub(super) enum Switch {
 /// Why a member has ended.
 enum End {
     Stopped(String),
+    /// Its storage is lost or old: a new member has to take its place.
+    Forgotten(String),
     /// The mesh has decided to go on without this cluster.
     Removed,
+    Switch(Switch),
+}
+
+/// What comes after the loss of storage.
+enum Next {
+    Renewed(Result<Box<Durable>, String>),
     Switch(Switch),
 }
 
@@ -64,23 +72,21 @@ impl Runner {
         loop {
             let end = match self.open().await {
                 Ok(storage) => self.member(storage).await,
+                Err(error @ (StorageError::Empty | StorageError::RejoinNeeded(_))) => {
+                    End::Forgotten(error.to_string())
+                }
                 Err(error) => End::Stopped(error.to_string()),
             };
             match end {
                 End::Stopped(why) => {
                     error!(why, "membership has stopped");
-                    self.mesh.0.problems.send_modify(|problems| problems.member = Some(why));
-                    if let Some(switch) = self.peers.unless(self.switches.recv(), sleep(RETRY)).await {
-                        self.switch(switch).await;
-                    }
+                    self.pause(why).await;
                 }
+                End::Forgotten(why) => self.rejoin(why).await,
                 End::Removed => {
                     warn!("this cluster is no member of the mesh any more, it is alone");
                     self.peers.dismiss().await;
-                    if let Err(why) = self.replace(&founded(&self.mesh)).await {
-                        error!(why, "cannot store the new membership");
-                        sleep(RETRY).await;
-                    }
+                    self.begin(founded(&self.mesh)).await;
                 }
                 End::Switch(switch) => self.switch(switch).await,
             }
@@ -90,11 +96,63 @@ impl Runner {
     async fn open(&self) -> Result<MemberStorage, StorageError> {
         let cluster = self.mesh.0.config.local.cluster_id;
         match MemberStorage::open((self.mesh.0.parts.stores)(), cluster).await {
-            Err(StorageError::Empty) => {
+            Err(StorageError::Empty) if memory::load(&self.mesh).await?.is_none() => {
                 info!("a new mesh is founded");
                 MemberStorage::create((self.mesh.0.parts.stores)(), founded(&self.mesh)).await
             }
             opened => opened,
+        }
+    }
+
+    /// Has the mesh renew the member, whose storage is lost; the sessions with the others go on meanwhile.
+    async fn rejoin(&mut self, why: String) {
+        let known = match memory::load(&self.mesh).await {
+            Ok(Some(known)) => known,
+            Ok(None) => return self.pause(why).await,
+            Err(error) => return self.pause(error.to_string()).await,
+        };
+        let own = self.mesh.0.config.local.cluster_id;
+        if !known.clusters.values().any(|c| c.id != own && c.state != ClusterState::Lost) {
+            warn!(why, "this cluster was alone in its mesh: a new one is founded");
+            return self.begin(founded(&self.mesh)).await;
+        }
+        warn!(why, "the member begins anew");
+        self.peers.remember(&known);
+        self.mesh
+            .0
+            .problems
+            .send_modify(|problems| problems.member = Some(format!("{why}: it is rejoining")));
+        let (mesh, switches) = (&self.mesh, &mut self.switches);
+        let next = async {
+            tokio::select! {
+                renewed = rejoin::renew(mesh, &known) => Some(Next::Renewed(renewed.map(Box::new))),
+                switch = switches.recv() => switch.map(Next::Switch),
+            }
+        };
+        match self.peers.unless(next, std::future::pending()).await {
+            Some(Next::Renewed(Ok(durable))) => self.begin(*durable).await,
+            Some(Next::Renewed(Err(error))) => {
+                warn!(error, "the mesh does not renew the member");
+                self.pause(format!("{why}, and it cannot rejoin yet: {error}")).await;
+            }
+            Some(Next::Switch(switch)) => self.switch(switch).await,
+            None => {}
+        }
+    }
+
+    /// Stores the state of a new member.
+    async fn begin(&mut self, durable: Durable) {
+        if let Err(why) = self.replace(&durable).await {
+            error!(why, "cannot store the new membership");
+            self.pause(why).await;
+        }
+    }
+
+    /// Says why there is no member, and waits before it is tried again.
+    async fn pause(&mut self, why: String) {
+        self.mesh.0.problems.send_modify(|problems| problems.member = Some(why));
+        if let Some(switch) = self.peers.unless(self.switches.recv(), sleep(RETRY)).await {
+            self.switch(switch).await;
         }
     }
 
@@ -118,15 +176,21 @@ impl Runner {
         inner.problems.send_modify(|problems| problems.member = None);
         inner.member.send_replace(Some(membership.clone()));
         let mut task = task;
+        let incarnation = membership.watch().borrow().status.member.incarnation();
         let end = tokio::select! {
-            stopped = &mut task => End::Stopped(reason(stopped)),
-            () = self.peers.follow(membership.watch(), described) => End::Removed,
+            stopped = &mut task => ended(stopped),
+            parted = self.peers.follow(membership.watch(), described) => match parted {
+                Parted::Removed => End::Removed,
+                Parted::Renewed => End::Forgotten("the mesh has a newer member of this cluster".to_owned()),
+            },
+            why = rejoin::outdated(&self.mesh, incarnation) => End::Forgotten(why),
             Some(switch) = self.switches.recv() => End::Switch(switch),
             never = record::keep(&self.mesh, &membership) => match never {},
+            never = memory::keep(&self.mesh) => match never {},
         };
         inner.member.send_replace(None);
         drop(membership);
-        if !matches!(end, End::Stopped(_)) {
+        if !task.is_finished() {
             // It ends with its last handle, once it has finished what it is storing.
             let _ = timeout(STOP, task).await;
         }
@@ -157,6 +221,11 @@ impl Runner {
     }
 }
 
-fn reason(stopped: Result<Stopped, tokio::task::JoinError>) -> String {
-    stopped.map_or_else(|error| error.to_string(), |stopped| stopped.to_string())
+fn ended(stopped: Result<Stopped, tokio::task::JoinError>) -> End {
+    match stopped {
+        Ok(Stopped::Halted(halt)) => End::Forgotten(halt.to_string()),
+        Ok(Stopped::Storage(error @ StorageError::RejoinNeeded(_))) => End::Forgotten(error.to_string()),
+        Ok(stopped) => End::Stopped(stopped.to_string()),
+        Err(error) => End::Stopped(error.to_string()),
+    }
 }

@@ -62,8 +62,8 @@ impl Mesh {
             None => return Err(ProposeError::NoQuorum.to_string()),
             Some(leader) if leader == member => return Ok(leads),
             Some(leader) if leader != known.status.member => {
-                let name = leader.cluster().and_then(|id| known.state.clusters.get(&id)).map(|c| &c.name);
-                let name = name.map_or_else(|| leader.to_string(), ToString::to_string);
+                let name =
+                    known.leader().map_or_else(|| leader.to_string(), |record| record.name.to_string());
                 return Err(format!("cluster {name} leads the membership: run the command there"));
             }
             Some(_) => {}

@@ -9,12 +9,13 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tombolo_mesh_core::{
     membership::{ClusterRecord, ClusterState, Envelope, MemberId, MeshState, Status},
     replication::{Change, Containment, Limits, Scope},
+    wire::Observation,
 };
 use tombolo_mesh_net::{
     peer::{Peer, PeerConfig, PeerEvent, PeerStatus},
@@ -54,6 +55,8 @@ struct Entry {
     addresses: watch::Sender<Vec<std::net::SocketAddr>>,
     /// All of its records have arrived once.
     complete: bool,
+    /// Since when it is known.
+    since: Instant,
     /// Since when it is no member any more.
     removed: Option<Instant>,
     _dial: AbortOnDropHandle<()>,
@@ -67,6 +70,12 @@ impl PeerTable {
     /// The state of the session with a cluster, and whether all of its records have arrived once.
     pub(super) fn status(&self, cluster: ClusterId) -> Option<(PeerStatus, bool)> {
         self.entries().get(&cluster).map(|entry| (entry.peer.status().borrow().clone(), entry.complete))
+    }
+
+    /// [`PeerTable::status`] of all.
+    pub(super) fn all(&self) -> BTreeMap<ClusterId, (PeerStatus, bool)> {
+        let of = |entry: &Entry| (entry.peer.status().borrow().clone(), entry.complete);
+        self.entries().iter().map(|(id, entry)| (*id, of(entry))).collect()
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Entry>> {
@@ -97,6 +106,16 @@ pub(super) struct PeerSet {
     liveness: Liveness,
     excluded: BTreeSet<ClusterId>,
     scope: Option<Scope>,
+    /// The other members as they are remembered, while the own member has lost its storage.
+    remembered: Option<BTreeSet<ClusterId>>,
+}
+
+/// Why a member must not go on.
+pub(super) enum Parted {
+    /// The mesh has decided to go on without its cluster.
+    Removed,
+    /// The mesh has a newer member of its cluster.
+    Renewed,
 }
 
 impl PeerSet {
@@ -112,18 +131,19 @@ impl PeerSet {
             liveness,
             excluded: BTreeSet::new(),
             scope: None,
+            remembered: None,
         }
     }
 
-    /// Follows the mesh until this cluster is no member any more. `described` is the mesh as it was when the member's
+    /// Follows the mesh until this member has no part in it any more. `described` is the mesh as it was when the member's
     /// log began.
     pub(super) async fn follow(
         &mut self,
         mut view: watch::Receiver<Arc<MeshView>>,
         described: Arc<MeshState>,
-    ) {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ) -> Parted {
+        let mut tick = tick();
+        self.remembered = None;
         let mut nodes = self.mesh.0.parts.nodes.clone();
         let mut removed_since = None;
         // Going through all members after each event would cost the square of their number.
@@ -134,10 +154,13 @@ impl PeerSet {
                 due |= newest.has_changed();
                 newest.clone()
             };
+            if is_renewed(&now) {
+                return Parted::Renewed;
+            }
             if is_removed(&now) {
                 let since = *removed_since.get_or_insert_with(Instant::now);
                 if !takes_part(&now.status, now.status.member) || since.elapsed() >= LEAVING {
-                    return;
+                    return Parted::Removed;
                 }
             } else if due {
                 self.sync(&now, &described);
@@ -168,18 +191,34 @@ impl PeerSet {
         limit: impl Future<Output = ()>,
     ) -> Option<T> {
         tokio::pin!(wanted, limit);
-        self.announce_scope(None);
+        let mut tick = tick();
         loop {
+            let remembered = self.remembered.take();
+            self.announce_scope(remembered.as_ref());
+            self.remembered = remembered;
             tokio::select! {
                 wanted = &mut wanted => return wanted,
                 () = &mut limit => return None,
                 Some((cluster, event)) = self.events.recv() => drop(self.take(cluster, event)),
+                _ = tick.tick() => self.judge(),
             }
         }
     }
 
+    /// Keeps the sessions with the others as they are remembered, until there is a member again.
+    pub(super) fn remember(&mut self, state: &MeshState) {
+        let own = self.mesh.0.config.local.cluster_id;
+        let others = state.clusters.values().filter(|c| c.id != own && c.state != ClusterState::Lost);
+        let others: Vec<_> = others.collect();
+        for record in &others {
+            self.update(record);
+        }
+        self.remembered = Some(others.iter().map(|record| record.id).collect());
+    }
+
     /// Ends all sessions and removes all that came over them.
     pub(super) async fn dismiss(&mut self) {
+        self.remembered = None;
         let all: Vec<_> = self.mesh.0.peers.entries().keys().copied().collect();
         for cluster in all {
             self.remove(cluster);
@@ -265,6 +304,7 @@ impl PeerSet {
             limits: Limits::default(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             membership: inner.member.subscribe(),
+            observation: inner.observation.subscribe(),
         };
         let peer = Peer::new(config, self.sender.clone(), inner.parts.stats.clone());
         let (dialling, dialer) = (peer.clone(), inner.parts.dialer.clone());
@@ -277,6 +317,7 @@ impl PeerSet {
             containment,
             addresses,
             complete: false,
+            since: Instant::now(),
             removed: None,
             _dial: AbortOnDropHandle::new(dial),
         }
@@ -354,6 +395,19 @@ impl PeerSet {
             self.excluded.clone_from(&excluded);
             self.mesh.0.parts.exporter.set_excluded(excluded);
         }
+        self.observe();
+    }
+
+    /// Notes what the other clusters are to know of how this one sees the mesh.
+    fn observe(&self) {
+        let inner = &self.mesh.0;
+        let (now, drain) = (Instant::now(), inner.config.drain);
+        let entries = inner.peers.entries();
+        let members = entries.iter().filter(|(_, entry)| entry.removed.is_none());
+        let is_silent = |entry: &Entry| now.duration_since(last_heard(entry, now)) >= drain;
+        let silent = members.filter(|(_, entry)| is_silent(entry)).map(|(id, _)| *id).collect();
+        let membership = inner.known.borrow().as_ref().map_or(0, |known| known.state.version);
+        change(&inner.observation, Observation { silent, membership });
     }
 
     /// Tells nodes of which clusters they know everything. While the members are not known, that is the own one only.
@@ -393,10 +447,22 @@ impl Drop for PeerSet {
 /// Whether the mesh has decided to go on without the member whose view this is.
 fn is_removed(view: &MeshView) -> bool {
     let member = view.status.member;
-    let Some(cluster) = member.cluster() else { return false };
-    let retired = view.state.retired.get(&cluster).is_some_and(|last| *last >= member.incarnation());
-    let renewed = view.state.clusters.get(&cluster).is_some_and(|c| c.incarnation > member.incarnation());
-    retired || renewed
+    let retired = member.cluster().and_then(|cluster| view.state.retired.get(&cluster));
+    retired.is_some_and(|last| *last >= member.incarnation())
+}
+
+/// Whether the mesh has another member of the same cluster, which has taken the place of this one.
+fn is_renewed(view: &MeshView) -> bool {
+    let member = view.status.member;
+    let known = member.cluster().and_then(|cluster| view.state.clusters.get(&cluster));
+    known.is_some_and(|record| record.incarnation > member.incarnation())
+}
+
+/// How often silence is measured.
+fn tick() -> Interval {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    tick
 }
 
 fn takes_part(status: &Status, member: MemberId) -> bool {
@@ -419,6 +485,13 @@ fn signs(entry: &Entry) -> Signs {
     let status = status.borrow();
     let heard = if status.up { Some(Instant::now()) } else { status.heard };
     Signs { heard, well: status.up && entry.complete }
+}
+
+/// When it was heard; before the first time, since when that is awaited.
+fn last_heard(entry: &Entry, now: Instant) -> Instant {
+    let status = entry.peer.status();
+    let status = status.borrow();
+    if status.up { now } else { status.heard.unwrap_or(entry.since) }
 }
 
 fn change<T: PartialEq>(sender: &watch::Sender<T>, value: T) {

@@ -66,7 +66,7 @@ pub(super) fn wanted(
         }
     }
     record.revision += 1;
-    record.signature = mesh.0.parts.authority.sign_record(&record.signed_bytes())?;
+    record.signature = mesh.authority().sign_record(&record.signed_bytes())?;
     Ok(record)
 }
 
@@ -77,7 +77,7 @@ pub(super) fn unsigned(mesh: &Mesh, nodes: &Nodes, incarnation: u32) -> ClusterR
     ClusterRecord {
         id: config.local.cluster_id,
         name: config.local.cluster.clone(),
-        ca: vec![mesh.0.parts.authority.certificate().to_vec()],
+        ca: mesh.authority().bundle().iter().map(|der| der.to_vec()).collect(),
         endpoints: endpoints(&config.advertise, config.address, &nodes.addresses),
         node_prefixes: aggregate(hosts.map(Prefix::host).collect(), MAX_PREFIXES),
         pod_prefixes: aggregate(nodes.pod_prefixes.iter().copied().collect(), MAX_PREFIXES),
@@ -144,8 +144,10 @@ fn merge(prefixes: &mut BTreeSet<Prefix>) {
 /// Proposes the record whenever the mesh knows another one.
 pub(super) async fn keep(mesh: &Mesh, membership: &Membership) -> Infallible {
     let (mut nodes, mut view) = (mesh.0.parts.nodes.clone(), membership.watch());
+    let mut authority = mesh.0.parts.authority.clone();
     let member = view.borrow().status.member;
     loop {
+        authority.mark_unchanged();
         let known_nodes = nodes.borrow_and_update().clone();
         let known = view.borrow_and_update().state.clusters.get(&mesh.0.config.local.cluster_id).cloned();
         if let (Some(nodes), Some(known)) = (known_nodes, known)
@@ -178,6 +180,7 @@ pub(super) async fn keep(mesh: &Mesh, membership: &Membership) -> Infallible {
         let ended = tokio::select! {
             changed = nodes.changed() => changed.is_err(),
             changed = view.changed() => changed.is_err(),
+            Ok(()) = authority.changed() => false,
         };
         if ended {
             // Whoever waits for the member learns why it has ended.

@@ -47,7 +47,7 @@ impl Mesh {
         let local = &self.0.config.local;
         let own =
             known.state.clusters.get(&local.cluster_id).ok_or("this cluster is still joining: try again")?;
-        let pin = self.0.parts.authority.pin().map_err(|e| e.to_string())?;
+        let pin = self.authority().pin().map_err(|e| e.to_string())?;
         let token = Token {
             mesh: known.state.mesh,
             id: TokenId(rand::random()),

@@ -30,6 +30,9 @@ pub struct Cluster {
     exporter: ExporterHandle,
     kept: Kept,
     nodes: watch::Sender<Option<Nodes>>,
+    authority: watch::Sender<Arc<CertificateAuthority>>,
+    trust: Arc<TrustStore>,
+    credentials: Arc<Credentials>,
     tasks: JoinSet<()>,
 }
 
@@ -39,8 +42,9 @@ pub struct Kept {
     pub name: ClusterName,
     pub id: ClusterId,
     pods: String,
-    authority: Arc<CertificateAuthority>,
-    store: MemoryStore,
+    pub authority: Arc<CertificateAuthority>,
+    pub store: MemoryStore,
+    pub memory: MemoryStore,
     /// Both replicas are candidates.
     ports: [u16; 2],
 }
@@ -53,11 +57,8 @@ impl Cluster {
         let ports =
             [(); 2].map(|()| std::net::UdpSocket::bind((HOST, 0)).unwrap().local_addr().unwrap().port());
         let id = ClusterId::try_from(id).unwrap();
-        Self::run(
-            Kept { name, id, pods: pods.to_owned(), authority, store: MemoryStore::default(), ports },
-            ports[0],
-        )
-        .await
+        let (store, memory) = (MemoryStore::default(), MemoryStore::default());
+        Self::run(Kept { name, id, pods: pods.to_owned(), authority, store, memory, ports }, ports[0]).await
     }
 
     /// The other replica of a cluster that was killed.
@@ -68,26 +69,33 @@ impl Cluster {
 
     async fn run(kept: Kept, port: u16) -> Self {
         let (trust, stats) = (TrustStore::new(), Arc::<Stats>::default());
-        trust.set_pem(&kept.name, kept.authority.certificate_pem()).unwrap();
         let credentials = Credentials::none();
-        let key = LeafKey::generate().unwrap();
-        let daemon = SpiffeId::Daemon(kept.name.clone());
-        let issued = kept.authority.issue(&daemon, &key, SystemTime::now(), DAY).unwrap();
-        credentials.set(&issued, &key.private_key()).unwrap();
+        kept.introduce(&trust, &credentials);
         let at = |port| SocketAddr::new(HOST.parse().unwrap(), port);
         let (own, address) = (kept.name.clone(), at(port));
-        let listener =
-            Listener::bind(address, own, credentials.clone(), trust.clone(), stats.clone()).unwrap();
+        let bind = || Listener::bind(address, own.clone(), credentials.clone(), trust.clone(), stats.clone());
+        let mut listener = bind();
+        for _ in 0..100 {
+            // The socket of a replica that was killed closes a moment later.
+            if listener.is_ok() {
+                break;
+            }
+            sleep(Duration::from_millis(50)).await;
+            listener = bind();
+        }
+        let listener = listener.unwrap();
         let exporter = ExporterHandle::new(kept.id);
         let (nodes, known_nodes) = watch::channel(None);
-        let stored = kept.store.clone();
+        let (stored, memory) = (kept.store.clone(), kept.memory.clone());
+        let (authority, authorities) = watch::channel(kept.authority.clone());
         let parts = Parts {
             exporter: exporter.clone(),
-            authority: kept.authority.clone(),
+            authority: authorities,
             trust: trust.clone(),
-            dialer: Dialer::from_listener(&listener, credentials, trust),
+            dialer: Dialer::from_listener(&listener, credentials.clone(), trust.clone()),
             stats,
             stores: Arc::new(move || Box::new(stored.clone())),
+            memory: Arc::new(move || Box::new(memory.clone())),
             nodes: known_nodes,
         };
         let config = MeshConfig {
@@ -101,17 +109,39 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { match runner.run().await {} });
         tasks.spawn(accept(listener, mesh.clone()));
-        let cluster = Self { mesh, exporter, kept, nodes, tasks };
+        let cluster = Self { mesh, exporter, kept, nodes, authority, trust, credentials, tasks };
         cluster.populate();
         cluster.nodes.send_replace(Some(Nodes::read(&cluster.exporter, cluster.kept.id)));
         eventually("a member", || cluster.mesh.status().is_ok()).await;
         cluster
     }
 
+    /// Another authority, or the same with others beside it, holds from now on.
+    pub fn set_authority(&mut self, bundle: &str, key: &str) {
+        self.kept.authority = Arc::new(CertificateAuthority::from_pem(bundle, key).unwrap());
+        self.kept.introduce(&self.trust, &self.credentials);
+        self.authority.send_replace(self.kept.authority.clone());
+    }
+
+    /// The clusters that do not know the authority yet.
+    pub fn uninformed(&self) -> Vec<String> {
+        let names = self.mesh.lacks_authorities(&self.kept.authority, &mut None).unwrap();
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    pub fn authority(&self) -> &CertificateAuthority {
+        &self.kept.authority
+    }
+
     /// Ends the daemon without a word.
     pub async fn kill(mut self) -> Kept {
         self.tasks.shutdown().await;
         self.kept.clone()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(HOST.parse().unwrap(), self.kept.ports[0])
     }
 
     pub fn id(&self) -> ClusterId {
@@ -201,6 +231,17 @@ impl Cluster {
     }
 }
 
+impl Kept {
+    /// A certificate for the daemon, and who is trusted to vouch for it.
+    fn introduce(&self, trust: &TrustStore, credentials: &Credentials) {
+        trust.set_pem(&self.name, self.authority.bundle_pem()).unwrap();
+        let key = LeafKey::generate().unwrap();
+        let daemon = SpiffeId::Daemon(self.name.clone());
+        let issued = self.authority.issue(&daemon, &key, SystemTime::now(), DAY).unwrap();
+        credentials.set(&issued, &key.private_key()).unwrap();
+    }
+}
+
 async fn accept(mut listener: Listener, mesh: Mesh) {
     let mut sessions = JoinSet::new();
     while let Some(accepted) = listener.accept().await {
@@ -216,7 +257,7 @@ async fn accept(mut listener: Listener, mesh: Mesh) {
 }
 
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..800 {
         if holds() {
             return;
         }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use quinn::{Connection, ConnectionError};
-use tombolo_mesh_core::replication::{Receiver, Refusal};
+use tombolo_mesh_core::{
+    replication::{Receiver, Refusal},
+    wire::Observation,
+};
 
 use crate::{
     session::{SessionError, unix_time_ms},
@@ -27,28 +30,53 @@ pub struct PeerStatus {
     pub address: Option<SocketAddr>,
     /// Whether this side has dialled it.
     pub dialled: bool,
+    /// Name and version of its daemon.
+    pub software: Option<String>,
     /// Round-trip time of the path.
     pub rtt: Option<Duration>,
     /// How many revisions this side is behind.
     pub lag: Option<u64>,
     /// The peer's clock minus the one here, in milliseconds, plus the time a frame takes.
     pub clock_offset_ms: Option<i64>,
+    /// How the peer sees the mesh, as long as there is a session.
+    pub observation: Option<Observation>,
     /// How many records of the peer are held.
     pub records: usize,
     /// How many records were refused, by reason.
     pub refusals: BTreeMap<Refusal, u64>,
+    /// What no honest peer does, since the start.
+    pub misdeeds: Misdeeds,
     /// Why the last session ended or could not begin.
     pub last_error: Option<String>,
 }
 
+/// What was refused of a cluster that is not as it should be: defective, or in the hands of somebody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Misdeeds {
+    /// How often.
+    pub count: u64,
+    /// The last one, in words.
+    pub last: String,
+}
+
+impl Misdeeds {
+    /// Takes note of one.
+    pub fn note(&mut self, what: &impl ToString) {
+        self.count = self.count.saturating_add(1);
+        self.last = what.to_string();
+    }
+}
+
 impl PeerStatus {
-    pub(super) fn up(connection: &Connection, dialled: bool) -> Self {
+    pub(super) fn up(connection: &Connection, dialled: bool, software: String, misdeeds: Misdeeds) -> Self {
         Self {
+            misdeeds,
             up: true,
             since: Some(SystemTime::now()),
             heard: Some(Instant::now()),
             address: Some(connection.remote_address()),
             dialled,
+            software: Some(software),
             rtt: Some(connection.rtt()),
             ..Self::default()
         }
@@ -61,6 +89,7 @@ impl PeerStatus {
         self.since = Some(SystemTime::now());
         self.rtt = None;
         self.lag = None;
+        self.observation = None;
         self.last_error = error.map(ToString::to_string);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -10,10 +10,13 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval},
 };
-use tombolo_mesh_core::membership::{self, Applied, Command, Member, MeshState, Output, ProposalId, Step};
+use tombolo_mesh_core::membership::{
+    self, Applied, Command, Member, MeshState, Output, ProposalId, ReceiveError, Step,
+};
+use tombolo_model::ClusterId;
 use tracing::debug;
 
-use super::{MeshView, MessageSink, ProposeError, Request, Stopped};
+use super::{MeshView, MessageSink, ProposeError, Request, SharedMisdeeds, Stopped};
 use crate::storage::MemberStorage;
 
 /// An undecided proposal is made again after this long.
@@ -26,6 +29,7 @@ pub(super) struct Driver {
     storage: MemberStorage,
     sink: Box<dyn MessageSink>,
     publish: watch::Sender<Arc<MeshView>>,
+    misdeeds: SharedMisdeeds,
     /// Proposed, not yet decided.
     open: BTreeMap<ProposalId, (Box<Command>, Waiting)>,
     /// Not yet proposed for want of a leader.
@@ -51,8 +55,9 @@ impl Driver {
         storage: MemberStorage,
         sink: Box<dyn MessageSink>,
         publish: watch::Sender<Arc<MeshView>>,
+        misdeeds: SharedMisdeeds,
     ) -> Self {
-        Self { member, storage, sink, publish, open: BTreeMap::new(), held: Vec::new() }
+        Self { member, storage, sink, publish, misdeeds, open: BTreeMap::new(), held: Vec::new() }
     }
 
     /// Runs until it has to stop, and says why.
@@ -71,6 +76,7 @@ impl Driver {
             if let Err(reason) = self.drive().await {
                 return reason;
             }
+            self.note_refused();
             self.publish();
             if let Some(halt) = self.member.halted() {
                 return halt.into();
@@ -106,6 +112,11 @@ impl Driver {
         match request {
             Request::Receive { from, bytes, reply } => {
                 let result = self.member.receive(from, &bytes);
+                if let Err(error) = &result
+                    && error.is_misdeed()
+                {
+                    self.note(from, error);
+                }
                 match (reply, result) {
                     (Some(reply), result) => drop(reply.send(result)),
                     (None, Err(error)) => debug!(%error, cluster = %from, "membership message not taken"),
@@ -120,6 +131,20 @@ impl Driver {
                 let _ = reply.send(result);
             }
         }
+    }
+
+    /// What the member found wrong when it looked at messages more closely.
+    fn note_refused(&mut self) {
+        for (from, reason) in self.member.take_refused() {
+            if let Some(cluster) = from.cluster() {
+                self.note(cluster, &ReceiveError::Refused { from, reason });
+            }
+        }
+    }
+
+    fn note(&self, of: ClusterId, what: &ReceiveError) {
+        let mut misdeeds = self.misdeeds.lock().unwrap_or_else(PoisonError::into_inner);
+        misdeeds.entry(of).or_default().note(what);
     }
 
     fn propose(&mut self, command: Box<Command>, waiting: Waiting) {
@@ -187,7 +212,7 @@ fn is_repeatable(command: &Command) -> bool {
         | Command::UpdateCluster(_)
         | Command::CreateToken(_)
         | Command::RevokeToken(_) => true,
-        Command::RemoveCluster(_) | Command::RenewMember { .. } | Command::Unknown => false,
+        Command::RemoveCluster(_) | Command::RenewMember(_) | Command::Unknown => false,
     }
 }
 

@@ -41,6 +41,7 @@ async fn facts_arrive_with_the_authenticated_name() {
             uid: "u".into(),
             addresses: vec!["10.1.0.1".parse().unwrap()],
         }],
+        ..NodeFacts::default()
     };
     let name: NodeName = "worker-1".parse().unwrap();
     assert_eq!(soon("up", events.recv()).await, Some((name.clone(), NodeEvent::Up)));

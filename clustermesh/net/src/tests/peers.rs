@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
 
-use tombolo_mesh_core::replication::{Containment, Refusal};
+use tombolo_mesh_core::{
+    replication::{Containment, Refusal},
+    wire::Observation,
+};
 use tombolo_model::RecordKey;
 
 use super::*;
@@ -36,6 +39,7 @@ impl Daemon {
             limits: Limits::default(),
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_millis(200)),
             membership: watch::channel(None).1,
+            observation: watch::channel(Observation::default()).1,
         };
         let peer = Peer::new(config, sender, own.stats.clone());
         let mut tasks = JoinSet::new();
@@ -80,8 +84,8 @@ impl Daemon {
 
 fn pair() -> (Cluster, Cluster) {
     let (east, west) = (Cluster::new("east", 1), Cluster::new("west", 2));
-    east.trust.set_pem(&west.local.cluster, west.authority.certificate_pem()).unwrap();
-    west.trust.set_pem(&east.local.cluster, east.authority.certificate_pem()).unwrap();
+    east.trust.set_pem(&west.local.cluster, west.authority.bundle_pem()).unwrap();
+    west.trust.set_pem(&east.local.cluster, east.authority.bundle_pem()).unwrap();
     for cluster in [&east, &west] {
         cluster.pods(0..100);
         cluster.complete();

@@ -22,7 +22,7 @@ async fn certificates_that_are_not_good_are_refused_with_the_reason() {
     let impostor = Cluster::new("east", 1);
     let unknown = Cluster::new("west", 2);
     let west_for_east = CertificateAuthority::generate(&east.local.cluster, now, DAY).unwrap();
-    east.trust.set_pem(&"north".parse().unwrap(), west_for_east.certificate_pem()).unwrap();
+    east.trust.set_pem(&"north".parse().unwrap(), west_for_east.bundle_pem()).unwrap();
     let of = |authority: &CertificateAuthority, id: &SpiffeId, from, lifetime| {
         let credentials = credentials(authority, id, from, lifetime);
         Dialer::bind(LOOPBACK.parse().unwrap(), credentials, east.trust.clone()).unwrap()
@@ -53,7 +53,7 @@ async fn certificates_that_are_not_good_are_refused_with_the_reason() {
 #[tokio::test]
 async fn servers_that_are_not_the_expected_one_are_refused() {
     let (east, west) = (Cluster::new("east", 1), Cluster::new("west", 2));
-    east.trust.set_pem(&west.local.cluster, west.authority.certificate_pem()).unwrap();
+    east.trust.set_pem(&west.local.cluster, west.authority.bundle_pem()).unwrap();
     let listener = east.listen();
     let address = listener.local_address().unwrap();
     let dialer = east.dialer(&east.node("a"));

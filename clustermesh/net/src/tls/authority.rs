@@ -71,17 +71,16 @@ pub struct Issued {
 
 /// A certificate authority: its certificate and private key.
 pub struct CertificateAuthority {
-    certificate: CertificateDer<'static>,
-    certificate_pem: String,
+    /// The first one signs.
+    bundle: Vec<CertificateDer<'static>>,
+    bundle_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl std::fmt::Debug for CertificateAuthority {
     /// Leaves out the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CertificateAuthority")
-            .field("certificate", &self.certificate_pem)
-            .finish_non_exhaustive()
+        f.debug_struct("CertificateAuthority").field("bundle", &self.bundle_pem).finish_non_exhaustive()
     }
 }
 
@@ -101,34 +100,40 @@ impl CertificateAuthority {
         Self::from_pem(&certificate.pem(), &key.serialize_pem())
     }
 
-    /// From what [`Self::certificate_pem`] and [`Self::key_pem`] gave, or from another tool. Of several certificates
-    /// the first is the one that signs.
-    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, AuthorityError> {
+    /// From what [`Self::bundle_pem`] and [`Self::key_pem`] gave, or from another tool. Of several certificates the first
+    /// is the one that signs; the others are to be trusted too, while one authority takes over from another.
+    pub fn from_pem(bundle: &str, key: &str) -> Result<Self, AuthorityError> {
         let bad = |what, reason: String| AuthorityError::Material { what, reason };
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|e| bad("certificate", e.to_string()))?
-            .into_owned();
+        let certificates = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let certificates = certificates.map_err(|e| bad("certificate", e.to_string()))?;
+        let der = certificates.first().ok_or_else(|| bad("certificate", "there is none".to_owned()))?;
         let key = KeyPair::from_pem(key).map_err(|e| bad("key", e.to_string()))?;
         let (_, parsed) =
-            x509_parser::parse_x509_certificate(&der).map_err(|e| bad("certificate", e.to_string()))?;
+            x509_parser::parse_x509_certificate(der).map_err(|e| bad("certificate", e.to_string()))?;
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(bad("key", "it does not belong to the certificate".into()));
         }
         if !parsed.is_ca() {
             return Err(bad("certificate", "it is not one of a certificate authority".into()));
         }
-        let issuer = Issuer::from_ca_cert_der(&der, key)?;
-        Ok(Self { certificate: der, certificate_pem: certificate.to_owned(), issuer })
+        let issuer = Issuer::from_ca_cert_der(der, key)?;
+        Ok(Self { bundle: certificates, bundle_pem: bundle.to_owned(), issuer })
     }
 
-    /// The certificate (PEM), for everybody.
-    pub fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
+    /// The certificates to trust (PEM), for everybody; the first one signs.
+    pub fn bundle_pem(&self) -> &str {
+        &self.bundle_pem
     }
 
-    /// The certificate.
-    pub const fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+    /// The certificates to trust; the first one signs.
+    pub fn bundle(&self) -> &[CertificateDer<'static>] {
+        &self.bundle
+    }
+
+    /// The certificate that signs.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        // There is one: see `from_pem`.
+        &self.bundle[0]
     }
 
     /// The private key (PKCS #8, PEM), for nobody but its owner's Secret.
@@ -138,7 +143,7 @@ impl CertificateAuthority {
 
     /// The pin of its public key.
     pub fn pin(&self) -> Result<Pin, AuthorityError> {
-        Ok(pin_of(&self.certificate)?)
+        Ok(pin_of(self.certificate())?)
     }
 
     /// A signature of what the cluster says about itself, for [`ClusterRecord`].
@@ -191,7 +196,7 @@ impl CertificateAuthority {
             SpiffeId::Node(..) => vec![ExtendedKeyUsagePurpose::ClientAuth],
         };
         let leaf = params.signed_by(key, &self.issuer)?;
-        Ok(Issued { chain: vec![leaf.der().clone(), self.certificate.clone()] })
+        Ok(Issued { chain: vec![leaf.der().clone(), self.certificate().clone()] })
     }
 }
 

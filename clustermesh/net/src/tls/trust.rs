@@ -9,7 +9,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
+use tombolo_mesh_core::trust::Pin;
 use tombolo_model::ClusterName;
+
+use super::certificate::pin_of;
 
 /// The authorities of each cluster: the own one, and those that membership distributes. Shared by all TLS
 /// configurations; a change holds for every handshake after it.
@@ -46,11 +49,15 @@ impl TrustStore {
         Arc::default()
     }
 
-    /// Sets the authorities of a cluster: one or, during a rotation, several certificates (PEM).
-    pub fn set_pem(&self, cluster: &ClusterName, bundle: &str) -> Result<(), AnchorError> {
+    /// Sets the authorities of a cluster: one or, while a new one takes over, several certificates (PEM). Gives their
+    /// pins.
+    pub fn set_pem(&self, cluster: &ClusterName, bundle: &str) -> Result<Vec<Pin>, AnchorError> {
         let certificates = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect::<Result<Vec<_>, _>>();
         let certificates = certificates.map_err(|e| error(cluster, &e))?;
-        self.set(cluster, &certificates)
+        let pins =
+            certificates.iter().map(pin_of).collect::<Result<_, _>>().map_err(|e| error(cluster, &e))?;
+        self.set(cluster, &certificates)?;
+        Ok(pins)
     }
 
     /// Sets the authorities of a cluster (DER each).

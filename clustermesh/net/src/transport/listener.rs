@@ -101,6 +101,7 @@ async fn handshake(incoming: Incoming, own: &ClusterName, stats: &Stats) -> Opti
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             stats.handshakes_failed.inc();
+            stats.note_refusal(format!("{address}: {error}"));
             warn!(%address, %error, "handshake failed");
             return None;
         }
@@ -118,6 +119,7 @@ async fn handshake(incoming: Incoming, own: &ClusterName, stats: &Stats) -> Opti
     };
     if let Err(denied) = authorize(own, service, client.as_ref()) {
         stats.denied.inc();
+        stats.note_refusal(format!("{address}: {denied}"));
         warn!(%address, %denied, "connection refused");
         connection.close(Close::Denied.code(), denied.to_string().as_bytes());
         return None;

@@ -1,6 +1,9 @@
 //! Counters that the binaries export as metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -8,6 +11,7 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub struct Stats {
             $(pub(crate) $name: Counter,)*
+            last_refusal: Mutex<Option<String>>,
         }
 
         /// The values of [`Stats`] at one moment.
@@ -69,6 +73,18 @@ stats! {
     enrolled,
     /// Nodes that were refused one.
     enroll_refused,
+}
+
+impl Stats {
+    /// How many connections were refused, and why the last one; none if none was.
+    pub fn refused(&self) -> Option<(u64, String)> {
+        let last = self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some((self.handshakes_failed.get() + self.denied.get(), last))
+    }
+
+    pub(crate) fn note_refusal(&self, why: String) {
+        *self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
 }
 
 /// A number that only grows.

@@ -83,11 +83,12 @@ impl Daemon {
         let (nodes, known_nodes) = watch::channel(None);
         let parts = Parts {
             exporter: exporter.clone(),
-            authority: cluster.authority.clone(),
+            authority: watch::channel(cluster.authority.clone()).1,
             trust,
             dialer,
             stats,
             stores: Arc::new(move || Box::new(store.clone()) as Box<dyn ObjectStore>),
+            memory: Arc::new(|| Box::new(MemoryStore::default()) as Box<dyn ObjectStore>),
             nodes: known_nodes,
         };
         let config = MeshConfig {

@@ -58,7 +58,7 @@ impl Cluster {
 
     /// Leaves the authority in a directory.
     pub fn save(&self, dir: &Path) -> anyhow::Result<()> {
-        std::fs::write(dir.join("ca.crt"), self.authority.certificate_pem())?;
+        std::fs::write(dir.join("ca.crt"), self.authority.bundle_pem())?;
         Ok(std::fs::write(dir.join("ca.key"), self.authority.key_pem())?)
     }
 
@@ -74,7 +74,7 @@ impl Cluster {
         trust: &Arc<TrustStore>,
         stats: &Arc<Stats>,
     ) -> anyhow::Result<(Listener, Dialer)> {
-        trust.set_pem(&self.name, self.authority.certificate_pem())?;
+        trust.set_pem(&self.name, self.authority.bundle_pem())?;
         let (credentials, key) = (Credentials::none(), LeafKey::generate()?);
         let issued =
             self.authority.issue(&SpiffeId::Daemon(self.name.clone()), &key, SystemTime::now(), DAY)?;

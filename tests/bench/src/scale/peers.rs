@@ -16,6 +16,7 @@ use tokio::{
 use tombolo_mesh_core::{
     replication::{Containment, Limits, Scope},
     trust::Service,
+    wire::Observation,
 };
 use tombolo_mesh_net::{
     peer::{Peer, PeerConfig, PeerEvent},
@@ -73,7 +74,7 @@ impl Peers {
         for number in 2..=self.clusters.saturating_add(1) {
             let cluster = Cluster::new(number)?;
             let trust = TrustStore::new();
-            trust.set_pem(&daemon.name, daemon.authority.certificate_pem())?;
+            trust.set_pem(&daemon.name, daemon.authority.bundle_pem())?;
             let (listener, dialer) = cluster.listen(ANY, &trust, &stats)?;
             let exporter = ExporterHandle::new(cluster.id);
             exporter.apply(cluster.records(self.objects).into_iter().map(Into::into));
@@ -120,6 +121,7 @@ impl Session {
             limits: Limits::default(),
             backoff: Backoff::new(std::time::Duration::from_millis(100), std::time::Duration::from_secs(2)),
             membership: watch::channel(None).1,
+            observation: watch::channel(Observation::default()).1,
         };
         let peer = Peer::new(config, events, self.stats);
         let (dialling, at) = (peer.clone(), watch::channel(vec![self.at]).1);

@@ -135,7 +135,7 @@ impl End<'_> {
     /// Keeps a session until the tasks are dropped; what it hears comes out of the channel.
     fn open(self, stats: &Arc<Stats>) -> anyhow::Result<(JoinSet<()>, Events)> {
         let trust = TrustStore::new();
-        trust.set_pem(&self.with.name, self.with.authority.certificate_pem())?;
+        trust.set_pem(&self.with.name, self.with.authority.bundle_pem())?;
         let (listener, dialer) = self.cluster.listen(self.at, &trust, stats)?;
         let (events, received) = mpsc::channel(64);
         let mut tasks = JoinSet::new();

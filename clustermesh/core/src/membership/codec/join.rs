@@ -4,10 +4,10 @@ use prost::{Message, Oneof};
 
 use super::{
     decode_error, missing,
-    record::{ClusterMessage, StateMessage, mesh_id},
+    record::{ClusterMessage, RenewMemberMessage, StateMessage, mesh_id},
 };
 use crate::{
-    membership::{DecodeError, JoinAnswer, JoinRequest, MemberId, TokenId},
+    membership::{DecodeError, EntryRequest, JoinAnswer, JoinRequest, MemberId, TokenId},
     token::Secret,
 };
 
@@ -23,11 +23,14 @@ struct JoinRequestMessage {
     record: Option<ClusterMessage>,
     #[prost(bool, tag = "5")]
     dry_run: bool,
+    /// In place of all the others.
+    #[prost(message, optional, tag = "6")]
+    renewal: Option<RenewMemberMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct JoinAnswerMessage {
-    #[prost(oneof = "Answer", tags = "1, 2, 3")]
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4")]
     answer: Option<Answer>,
 }
 
@@ -39,6 +42,8 @@ enum Answer {
     Possible(bool),
     #[prost(string, tag = "3")]
     Refused(String),
+    #[prost(uint32, tag = "4")]
+    Expected(u32),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -49,22 +54,39 @@ struct Admitted {
     state: Option<StateMessage>,
 }
 
-impl JoinRequest {
-    /// The bytes of the request. They hold the secret.
+impl EntryRequest {
+    /// The bytes of the request. They may hold a secret.
     pub fn encode(&self) -> Vec<u8> {
-        let message = JoinRequestMessage {
-            mesh: self.mesh.0.to_be_bytes().to_vec(),
-            token: self.token.0,
-            secret: self.secret.expose().to_vec(),
-            record: Some((&self.record).into()),
-            dry_run: self.dry_run,
+        let message = match self {
+            Self::Join(join) => JoinRequestMessage {
+                mesh: join.mesh.0.to_be_bytes().to_vec(),
+                token: join.token.0,
+                secret: join.secret.expose().to_vec(),
+                record: Some((&join.record).into()),
+                dry_run: join.dry_run,
+                renewal: None,
+            },
+            Self::Renew(renewal) => {
+                JoinRequestMessage { renewal: Some(renewal.into()), ..JoinRequestMessage::default() }
+            }
         };
         message.encode_to_vec()
     }
 
-    /// From the bytes of [`JoinRequest::encode`].
+    /// From the bytes of [`EntryRequest::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let message = JoinRequestMessage::decode(bytes).map_err(decode_error)?;
+        match message.renewal {
+            Some(renewal) => renewal.try_into().map(Self::Renew),
+            None => message.try_into().map(|join| Self::Join(Box::new(join))),
+        }
+    }
+}
+
+impl TryFrom<JoinRequestMessage> for JoinRequest {
+    type Error = DecodeError;
+
+    fn try_from(message: JoinRequestMessage) -> Result<Self, DecodeError> {
         Ok(Self {
             mesh: mesh_id(&message.mesh)?,
             token: TokenId(message.token),
@@ -84,6 +106,7 @@ impl JoinAnswer {
             }
             Self::Possible => Answer::Possible(true),
             Self::Refused(why) => Answer::Refused(why.clone()),
+            Self::Expected(incarnation) => Answer::Expected(*incarnation),
         });
         JoinAnswerMessage { answer }.encode_to_vec()
     }
@@ -97,6 +120,7 @@ impl JoinAnswer {
             }),
             Some(Answer::Possible(_)) => Ok(Self::Possible),
             Some(Answer::Refused(why)) => Ok(Self::Refused(why)),
+            Some(Answer::Expected(incarnation)) => Ok(Self::Expected(incarnation)),
             None => Err(missing("answer")),
         }
     }

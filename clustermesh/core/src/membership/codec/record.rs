@@ -8,7 +8,7 @@ use tombolo_model::{Address, ClusterId, Prefix};
 use super::{decode_error, missing};
 use crate::membership::{
     Admission, ClusterRecord, ClusterState, Command, DecodeError, Lineage, MemberId, MeshId, MeshState,
-    Proposal, ProposalId, TokenId, TokenRecord, TokenStatus,
+    Proposal, ProposalId, Renewal, TokenId, TokenRecord, TokenStatus,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -129,11 +129,15 @@ struct AddClusterMessage {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct RenewMemberMessage {
+pub(super) struct RenewMemberMessage {
     #[prost(uint32, tag = "1")]
     cluster: u32,
     #[prost(uint32, tag = "2")]
     incarnation: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    mesh: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    signature: Vec<u8>,
 }
 
 pub(super) fn mesh_id(bytes: &[u8]) -> Result<MeshId, DecodeError> {
@@ -296,6 +300,30 @@ impl TryFrom<TokenMessage> for TokenRecord {
     }
 }
 
+impl From<&Renewal> for RenewMemberMessage {
+    fn from(renewal: &Renewal) -> Self {
+        Self {
+            cluster: renewal.cluster.get().into(),
+            incarnation: renewal.incarnation,
+            mesh: renewal.mesh.0.to_be_bytes().to_vec(),
+            signature: renewal.signature.clone(),
+        }
+    }
+}
+
+impl TryFrom<RenewMemberMessage> for Renewal {
+    type Error = DecodeError;
+
+    fn try_from(message: RenewMemberMessage) -> Result<Self, DecodeError> {
+        Ok(Self {
+            mesh: mesh_id(&message.mesh)?,
+            cluster: cluster_id(message.cluster)?,
+            incarnation: message.incarnation,
+            signature: message.signature,
+        })
+    }
+}
+
 impl From<&Proposal> for ProposalMessage {
     fn from(proposal: &Proposal) -> Self {
         Self {
@@ -315,12 +343,7 @@ impl From<&Proposal> for ProposalMessage {
                 }
                 Command::UpdateCluster(record) => Some(CommandMessage::UpdateCluster(record.into())),
                 Command::RemoveCluster(id) => Some(CommandMessage::RemoveCluster(id.get().into())),
-                Command::RenewMember { cluster, incarnation } => {
-                    Some(CommandMessage::RenewMember(RenewMemberMessage {
-                        cluster: cluster.get().into(),
-                        incarnation: *incarnation,
-                    }))
-                }
+                Command::RenewMember(renewal) => Some(CommandMessage::RenewMember(renewal.into())),
                 Command::CreateToken(token) => Some(CommandMessage::CreateToken(token.into())),
                 Command::RevokeToken(id) => Some(CommandMessage::RevokeToken(id.0)),
                 Command::Unknown => None,
@@ -361,9 +384,7 @@ impl TryFrom<CommandMessage> for Command {
             },
             CommandMessage::UpdateCluster(record) => Self::UpdateCluster(record.try_into()?),
             CommandMessage::RemoveCluster(id) => Self::RemoveCluster(cluster_id(id)?),
-            CommandMessage::RenewMember(renew) => {
-                Self::RenewMember { cluster: cluster_id(renew.cluster)?, incarnation: renew.incarnation }
-            }
+            CommandMessage::RenewMember(renewal) => Self::RenewMember(renewal.try_into()?),
             CommandMessage::CreateToken(token) => Self::CreateToken(token.try_into()?),
             CommandMessage::RevokeToken(id) => Self::RevokeToken(TokenId(id)),
         })

@@ -6,7 +6,7 @@ use raft::{StateRole, eraftpb::Message};
 use tombolo_model::ClusterId;
 
 use super::{
-    Halt, Input, Member, ReceiveError,
+    Halt, Input, MAX_REFUSED, Member, ReceiveError,
     guard::{self, Bad, Position},
     presence,
 };
@@ -121,13 +121,17 @@ impl Member {
             last: raft.raft_log.last_index(),
             committed: raft.raft_log.committed,
         };
+        let from = MemberId::from_bits(message.from);
         match guard::check(&message, self.node.store(), &here) {
             // Raft answers what is out of place by itself; an error means that the sender is no member.
             Ok(()) => drop(self.node.step(message)),
             Err(Bad::Forgotten { leader_knows, here }) => {
                 self.halted = Some(Halt::Forgotten { leader_knows, here });
             }
-            Err(Bad::Message(_)) => {}
+            Err(Bad::Message(reason)) => {
+                let from = from.filter(|_| self.refused.len() < MAX_REFUSED);
+                self.refused.extend(from.map(|from| (from, reason)));
+            }
         }
     }
 

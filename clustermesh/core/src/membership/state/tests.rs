@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use tombolo_model::{ClusterName, Prefix};
 
 use super::*;
-use crate::membership::{Durable, JoinAnswer, JoinRequest, MemberId, ProposalId};
+use crate::membership::{Durable, EntryRequest, JoinAnswer, MemberId, ProposalId};
 
 fn id(id: u16) -> ClusterId {
     id.try_into().unwrap()
@@ -35,6 +35,36 @@ fn signed(record: &ClusterRecord, revision: u64, key: &rcgen::KeyPair) -> Cluste
     let record = ClusterRecord { revision, ..record.clone() };
     let signature = rcgen::SigningKey::sign(key, &record.signed_bytes()).unwrap();
     ClusterRecord { signature, ..record }
+}
+
+fn renew(cluster: u16, incarnation: u32) -> Command {
+    let mesh = mesh().mesh;
+    Command::RenewMember(Renewal { mesh, cluster: id(cluster), incarnation, signature: vec![] })
+}
+
+#[test]
+fn a_member_begins_anew_by_the_word_of_its_cluster() {
+    let (key, ca) = authority();
+    let mut state = mesh();
+    let bare = ClusterRecord { ca: vec![ca], ..cluster(1, "east", "10.1.0.0/16") };
+    apply(&mut state, 1, 1, Command::UpdateCluster(signed(&bare, 1, &key))).unwrap();
+    let renewal = |incarnation, mesh, key: &rcgen::KeyPair| {
+        let renewal = Renewal { mesh, cluster: id(1), incarnation, signature: vec![] };
+        let signature = rcgen::SigningKey::sign(key, &renewal.signed_bytes()).unwrap();
+        Command::RenewMember(Renewal { signature, ..renewal })
+    };
+    let (mesh, other_mesh) = (state.mesh, MeshId(8));
+    let error = apply(&mut state, 2, 1, renew(1, 2)).unwrap_err();
+    assert!(error.contains("cluster east is not signed by"), "{error}");
+    let error = apply(&mut state, 2, 1, renewal(2, mesh, &authority().0)).unwrap_err();
+    assert!(error.contains("cluster east is not signed by"), "{error}");
+    let error = apply(&mut state, 2, 1, renewal(2, other_mesh, &key)).unwrap_err();
+    assert!(error.contains("is for mesh"), "{error}");
+    let said = renewal(2, mesh, &key);
+    apply(&mut state, 2, 1, said.clone()).unwrap();
+    assert_eq!(state.clusters[&id(1)].member(), MemberId::new(id(1), 2));
+    let error = apply(&mut state, 2, 1, said).unwrap_err();
+    assert!(error.starts_with("incarnation 2 of cluster 1 is not the expected 3"), "{error}");
 }
 
 #[test]
@@ -174,10 +204,7 @@ fn refusals_say_what_and_why() {
         (Command::UpdateCluster(renamed), "cluster east cannot be renamed to oriental"),
         (Command::RemoveCluster(id(5)), "cluster 5 is not a member"),
         (Command::RemoveCluster(id(1)), "cluster 1 is the only member"),
-        (
-            Command::RenewMember { cluster: id(1), incarnation: 3 },
-            "incarnation 3 of cluster 1 is not the expected 2",
-        ),
+        (renew(1, 3), "incarnation 3 of cluster 1 is not the expected 2"),
         (token(2, 1000), "token id 0000000000000002 is already in use"),
         (token(5, 300), "token 0000000000000005 expired 0 s ago"),
         (Command::Unknown, "the command is of a kind that this version does not know"),
@@ -199,8 +226,7 @@ fn a_member_id_is_never_used_again() {
         apply(&mut state, 1, 100, token(token_id, 200)).unwrap();
         apply(&mut state, 1, 100, add(cluster(2, "west", "10.2.0.0/16"), token_id)).unwrap();
         assert_eq!(state.clusters[&id(2)].incarnation, incarnation);
-        let renew = Command::RenewMember { cluster: id(2), incarnation: incarnation + 1 };
-        apply(&mut state, 1, 100, renew).unwrap();
+        apply(&mut state, 1, 100, renew(2, incarnation + 1)).unwrap();
         apply(&mut state, 1, 100, Command::RemoveCluster(id(2))).unwrap();
     }
 }
@@ -229,7 +255,7 @@ proptest! {
         let _ = MeshState::decode(&bytes);
         let _ = Proposal::decode(&bytes);
         let _ = Durable::decode(&bytes);
-        let _ = JoinRequest::decode(&bytes);
+        let _ = EntryRequest::decode(&bytes);
         let _ = JoinAnswer::decode(&bytes);
     }
 }
