@@ -6,10 +6,12 @@ mod faults;
 mod network;
 mod node;
 pub mod replication;
+mod scenario;
 mod workload;
 mod world;
 
 pub use self::{
     faults::Mutant,
+    scenario::{Scenario, Trouble},
     world::{Report, Violation, run},
 };

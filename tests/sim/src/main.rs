@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use tombolo_sim::{Mutant, Violation, replication, run};
+use tombolo_sim::{Mutant, Scenario, Trouble, Violation, replication, run};
 
 /// Simulates many clusters on a virtual clock; a seed that fails is printed and replays.
 #[derive(Parser)]
@@ -26,6 +26,30 @@ struct Args {
     /// Break something on purpose; every seed that notices is counted.
     #[arg(long)]
     mutant: Option<Mutant>,
+    /// At most so many clusters.
+    #[arg(long, default_value_t = u16::MAX, hide_default_value = true, value_parser = clap::value_parser!(u16).range(2..))]
+    clusters: u16,
+    /// How much of the usual time of trouble passes, in a hundred parts.
+    #[arg(long, default_value_t = 100)]
+    length: u32,
+    /// Trouble that does not happen.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Trouble>,
+}
+
+impl Args {
+    fn scenario(&self, seed: u64) -> Scenario {
+        let without = self.without.iter().copied().collect();
+        Scenario { clusters: self.clusters, length: self.length, without, ..Scenario::new(seed, self.mutant) }
+    }
+
+    fn run(&self, scenario: &Scenario) -> Result<Done, Violation> {
+        if self.replication {
+            replication::run(scenario).map(|report| (report.events, format!("{report:?}")))
+        } else {
+            run(scenario).map(|report| (report.events, format!("{report:?}")))
+        }
+    }
 }
 
 fn parse_range(text: &str) -> anyhow::Result<Range<u64>> {
@@ -38,11 +62,11 @@ type Done = (u64, String);
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let seeds = args.seed.map_or(args.seeds, |seed| seed..seed + 1);
+    let seeds = args.seed.map_or_else(|| args.seeds.clone(), |seed| seed..seed + 1);
     let mut out = std::io::stdout().lock();
     let (begin, mut events, mut last, mut failed) = (Instant::now(), 0, String::new(), Vec::new());
     for seed in seeds.clone() {
-        let once = || if args.replication { replicate(seed, args.mutant) } else { decide(seed, args.mutant) };
+        let once = || args.run(&args.scenario(seed));
         // The cores must not panic either; a broken driver may make them.
         match catch_unwind(AssertUnwindSafe(once)) {
             Ok(Ok((more, done))) => {
@@ -68,16 +92,12 @@ fn main() -> anyhow::Result<()> {
     if count == 1 {
         writeln!(out, "{last}")?;
     }
-    if args.mutant.is_none() && !failed.is_empty() {
-        bail!("replay with --seed {}", failed.first().copied().unwrap_or_default());
+    let Some(&seed) = failed.first() else { return Ok(()) };
+    let smallest = args.scenario(seed).shrink(|scenario| args.run(scenario).map(drop));
+    let which = if args.replication { "--replication " } else { "" };
+    let replay = format!("the smallest run like seed {seed} that fails: {which}{smallest}");
+    if args.mutant.is_some() {
+        return Ok(writeln!(out, "{replay}")?);
     }
-    Ok(())
-}
-
-fn decide(seed: u64, mutant: Option<Mutant>) -> Result<Done, Violation> {
-    run(seed, mutant).map(|report| (report.events, format!("{report:?}")))
-}
-
-fn replicate(seed: u64, mutant: Option<Mutant>) -> Result<Done, Violation> {
-    replication::run(seed, mutant).map(|report| (report.events, format!("{report:?}")))
+    bail!("{replay}")
 }

@@ -24,6 +24,8 @@ pub(crate) struct Node {
     /// Changes that the broken driver called stored before they are.
     unwritten: Vec<Changes>,
     mutant: Option<Mutant>,
+    /// How far its clock is wrong, seconds.
+    pub(crate) skew: i64,
     /// What the disk held when the member last started.
     backup: Durable,
 }
@@ -51,6 +53,7 @@ impl Node {
             write: None,
             unwritten: Vec::new(),
             mutant,
+            skew: 0,
         })
     }
 

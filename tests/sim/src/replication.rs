@@ -17,7 +17,7 @@ use self::{
     link::{Exporting, Link},
     origin::Origin,
 };
-use crate::{Mutant, Violation};
+use crate::{Mutant, Scenario, Trouble, Violation};
 
 /// Steps of trouble.
 const STEPS: u32 = 1500;
@@ -42,6 +42,7 @@ pub struct Report {
 struct World {
     random: StdRng,
     mutant: Option<Mutant>,
+    scenario: Scenario,
     /// Every cluster; two at least.
     all: Vec<ClusterId>,
     origins: BTreeMap<ClusterId, Origin>,
@@ -52,10 +53,10 @@ struct World {
     report: Report,
 }
 
-/// Runs one seed: trouble first, then peace, in which all have to know the same.
-pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Report, Violation> {
-    let mut world = World::new(seed, mutant)?;
-    for _ in 0..STEPS {
+/// Runs a scenario: trouble first, then peace, in which all have to know the same.
+pub fn run(scenario: &Scenario) -> Result<Report, Violation> {
+    let mut world = World::new(scenario)?;
+    for _ in 0..STEPS * scenario.length / 100 {
         world.step()?;
     }
     world.settle()?;
@@ -63,12 +64,15 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Report, Violation> {
 }
 
 impl World {
-    fn new(seed: u64, mutant: Option<Mutant>) -> Result<Self, Violation> {
-        let mut random = StdRng::seed_from_u64(seed);
+    fn new(scenario: &Scenario) -> Result<Self, Violation> {
+        let (mut random, mutant) = (StdRng::seed_from_u64(scenario.seed), scenario.mutant);
         let (size, hostile) = (random.random_range(2..=5u16), random.random_range(0..=2u16));
+        let size = size.min(scenario.clusters);
+        let hostile = if scenario.has(Trouble::Lies) { hostile } else { 0 };
         let mut world = Self {
             random,
             mutant,
+            scenario: scenario.clone(),
             all: Vec::new(),
             origins: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -98,11 +102,11 @@ impl World {
                 self.transfer_peer(id, from)
             }
             72..90 => self.transfer_node(id),
-            90..93 => {
+            90..93 if self.scenario.has(Trouble::Cuts) => {
                 self.cut(id);
                 Ok(())
             }
-            93..95 => self.restart(id),
+            93..95 if self.scenario.has(Trouble::Restarts) => self.restart(id),
             _ => {
                 self.with(id, |origin, random, mutant| origin.read(random.random_range(1..12), mutant))?;
                 self.announce(id);

@@ -12,7 +12,7 @@ use tombolo_mesh_core::membership::{
 use tombolo_model::ClusterId;
 
 use crate::{
-    Mutant,
+    Mutant, Scenario, Trouble,
     checks::{Checks, disagreement},
     network::Network,
     node::{MESH, Node, Progress},
@@ -26,6 +26,8 @@ const HEAL_MS: u64 = 120_000;
 /// How often a process dies just after it has told of a new term: that is where forgetting a vote shows.
 const CRASH_AFTER_VOTE: f64 = 0.1;
 const EPOCH: u64 = 1_700_000_000;
+/// Seconds.
+const YEAR: i64 = 365 * 86_400;
 
 /// What a run has done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,6 +70,7 @@ pub(crate) struct World {
     network: Network,
     pub(crate) checks: Checks,
     pub(crate) mutant: Option<Mutant>,
+    scenario: Scenario,
     /// Clusters there can be.
     pub(crate) size: u16,
     pub(crate) tokens: Vec<TokenId>,
@@ -82,10 +85,11 @@ pub(crate) struct World {
     report: Report,
 }
 
-/// Runs one seed: trouble first, then peace, in which everybody has to agree.
-pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Report, Violation> {
-    let mut world = World::new(seed, mutant)?;
-    while world.now < CHAOS_MS {
+/// Runs a scenario: trouble first, then peace, in which everybody has to agree.
+pub fn run(scenario: &Scenario) -> Result<Report, Violation> {
+    let mut world = World::new(scenario)?;
+    let end = CHAOS_MS * u64::from(scenario.length) / 100;
+    while world.now < end {
         world.step()?;
     }
     world.heal()?;
@@ -97,19 +101,24 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Report, Violation> {
         }
         next_look = world.now + 500;
         let Some(reason) = world.unfinished() else { return Ok(world.report) };
-        if world.now > CHAOS_MS + HEAL_MS {
+        if world.now > end + HEAL_MS {
             return Err(Violation(format!("no agreement on a healed network: {reason}")));
         }
     }
 }
 
 impl World {
-    fn new(seed: u64, mutant: Option<Mutant>) -> Result<Self, Violation> {
-        let mut random = StdRng::seed_from_u64(seed);
-        let network = Network::new(&mut random);
-        let size = random.random_range(3..=11);
+    fn new(scenario: &Scenario) -> Result<Self, Violation> {
+        let mut random = StdRng::seed_from_u64(scenario.seed);
+        let mut network = Network::new(&mut random);
+        if !scenario.has(Trouble::Network) {
+            network.heal();
+        }
+        let mutant = scenario.mutant;
+        let size = random.random_range(3..=11).min(scenario.clusters);
         let election_ticks = *[3, 5, 10].choose(&mut random).unwrap_or(&10);
         let crash_at_write = *[0.0, 0.003, 0.1].choose(&mut random).unwrap_or(&0.0);
+        let crash_at_write = if scenario.has(Trouble::CrashAtWrite) { crash_at_write } else { 0.0 };
         let mut world = Self {
             random,
             now: 0,
@@ -120,6 +129,7 @@ impl World {
             network,
             checks: Checks::default(),
             mutant,
+            scenario: scenario.clone(),
             size,
             tokens: Vec::new(),
             removing: None,
@@ -228,9 +238,10 @@ impl World {
 
     fn tick(&mut self, cluster: ClusterId, run: u64) -> Result<(), Violation> {
         let now = self.seconds();
-        let node = self.nodes.get_mut(&cluster).filter(|n| n.run == run);
-        let Some(member) = node.and_then(|n| n.member.as_mut()) else { return Ok(()) };
-        member.tick(now);
+        let Some(node) = self.nodes.get_mut(&cluster).filter(|n| n.run == run) else { return Ok(()) };
+        let skew = node.skew;
+        let Some(member) = node.member.as_mut() else { return Ok(()) };
+        member.tick(now.saturating_add_signed(skew));
         let jitter = self.random.random_range(0..=TICK_MS / 10);
         self.schedule(TICK_MS + jitter, Event::Tick(cluster, run));
         self.drive(cluster)
@@ -257,7 +268,8 @@ impl World {
         if let Progress::Done(output) = node.confirm(Ok(proof)) {
             self.dispatch(cluster, output)?;
         }
-        if voted && self.chaos && self.random.random_bool(CRASH_AFTER_VOTE) {
+        let dies = self.chaos && self.scenario.has(Trouble::CrashAtWrite);
+        if voted && dies && self.random.random_bool(CRASH_AFTER_VOTE) {
             self.crash(cluster);
             return Ok(());
         }
@@ -327,18 +339,27 @@ impl World {
         let all: Vec<ClusterId> = self.nodes.keys().copied().collect();
         let Some(&victim) = all.choose(&mut self.random) else { return Ok(()) };
         match self.random.random_range(0..100) {
-            0..35 => self.network.partition(&mut self.random, &all),
+            0..35 if self.scenario.has(Trouble::Partitions) => self.network.partition(&mut self.random, &all),
             35..60 => self.network.reconnect(),
-            60..70 => self.crash(victim),
-            70..80 => {
+            60..70 if self.scenario.has(Trouble::Crashes) => self.crash(victim),
+            70..80 if self.scenario.has(Trouble::Crashes) => {
                 // Leaders die more often than others: elections are where mistakes show.
                 let leader = self.leader().and_then(|m| m.id().cluster());
                 self.crash(leader.unwrap_or(victim));
             }
-            _ if self.is_calm() => self.lose_disk(victim)?,
+            80..85 if self.scenario.has(Trouble::Clocks) => self.jump(victim),
+            80..100 if self.scenario.has(Trouble::Losses) && self.is_calm() => self.lose_disk(victim)?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// The clock of a cluster is set to another time, or to the right one.
+    fn jump(&mut self, cluster: ClusterId) {
+        let years = self.random.random_range(-10..=10);
+        if let Some(node) = self.nodes.get_mut(&cluster) {
+            node.skew = if node.skew == 0 { years * YEAR } else { 0 };
+        }
     }
 
     fn crash(&mut self, cluster: ClusterId) {
@@ -364,6 +385,7 @@ impl World {
     fn heal(&mut self) -> Result<(), Violation> {
         self.chaos = false;
         self.network.heal();
+        self.nodes.values_mut().for_each(|node| node.skew = 0);
         let all: Vec<ClusterId> = self.nodes.keys().copied().collect();
         all.into_iter().try_for_each(|cluster| self.start(cluster))
     }

@@ -2,13 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tombolo_sim::{Mutant, Violation, replication, run};
+use tombolo_sim::{Mutant, Scenario, Violation, replication, run};
 
 #[test]
 fn membership_holds() {
     let (mut applied, mut clusters) = (0, 0);
     for seed in 0..1000 {
-        match run(seed, None) {
+        match run(&Scenario::new(seed, None)) {
             Ok(report) => {
                 applied += report.applied;
                 clusters = clusters.max(report.clusters);
@@ -23,7 +23,7 @@ fn membership_holds() {
 fn replication_holds() {
     let (mut changes, mut restarts, mut forged, mut refused) = (0, 0, 0, 0);
     for seed in 0..1000 {
-        match replication::run(seed, None) {
+        match replication::run(&Scenario::new(seed, None)) {
             Ok(report) => {
                 changes += report.changes;
                 restarts += report.restarts;
@@ -44,23 +44,29 @@ fn replication_holds() {
 
 #[test]
 fn a_seed_replays() {
-    let (one, other) = (run(42, None).unwrap(), run(42, None).unwrap());
+    let (one, other) = (run(&Scenario::new(42, None)).unwrap(), run(&Scenario::new(42, None)).unwrap());
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
-    let (one, other) = (replication::run(42, None).unwrap(), replication::run(42, None).unwrap());
+    let (one, other) = (
+        replication::run(&Scenario::new(42, None)).unwrap(),
+        replication::run(&Scenario::new(42, None)).unwrap(),
+    );
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
 }
 
 #[test]
 fn every_mistake_around_membership_is_noticed() {
     for mutant in Mutant::MEMBERSHIP {
-        assert!(noticed(1500, |seed| run(seed, Some(mutant)).map(drop)), "{mutant:?} went unnoticed");
+        assert!(
+            noticed(1500, |seed| run(&Scenario::new(seed, Some(mutant))).map(drop)),
+            "{mutant:?} went unnoticed"
+        );
     }
 }
 
 #[test]
 fn every_mistake_around_replication_is_noticed() {
     for mutant in Mutant::REPLICATION {
-        let seed = |seed| replication::run(seed, Some(mutant)).map(drop);
+        let seed = |seed| replication::run(&Scenario::new(seed, Some(mutant))).map(drop);
         assert!(noticed(300, seed), "{mutant:?} went unnoticed");
     }
 }

@@ -30,7 +30,8 @@ pub struct MeshState {
     pub lineage: Lineage,
     /// Counts the changes.
     pub version: u64,
-    /// The latest time that a proposal brought, seconds since 1970 (UTC); never goes back.
+    /// The time of the last proposal by the clock of the member that led, seconds since 1970 (UTC). It goes back when that
+    /// clock does, or the next leader's: a clock that was years ahead must not end all tokens to come.
     pub clock: u64,
     /// Its clusters.
     pub clusters: BTreeMap<ClusterId, ClusterRecord>,
@@ -56,7 +57,7 @@ impl MeshState {
 
     /// Carries a proposal out, or says why not; a refusal changes nothing but the clock.
     pub fn apply(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
-        self.clock = self.clock.max(proposal.at);
+        self.clock = proposal.at;
         let changed = match &proposal.command {
             Command::AddCluster { record, admission } => self.add_cluster(record, admission),
             Command::UpdateCluster(record) => self.update_cluster(proposal.proposer, record),

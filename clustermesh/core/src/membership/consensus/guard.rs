@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use raft::eraftpb::{ConfState, EntryType, Message, MessageType};
+use raft::{
+    RaftLog,
+    eraftpb::{ConfState, EntryType, Message, MessageType},
+};
 
 use super::log::Log;
 use crate::membership::MeshState;
@@ -28,14 +31,14 @@ pub(super) struct Position {
 }
 
 /// Checks a message before it is stepped.
-pub(super) fn check(message: &Message, log: &Log, here: &Position) -> Result<(), Bad> {
+pub(super) fn check(message: &Message, log: &RaftLog<Log>, here: &Position) -> Result<(), Bad> {
     if message.term == 0 || message.term > MAX_TERM {
         return Err(Bad::Message("its term is out of range"));
     }
     match message.get_msg_type() {
         MessageType::MsgAppend => check_append(message, log, here),
         MessageType::MsgHeartbeat => check_commit(message, here),
-        MessageType::MsgSnapshot => check_snapshot(message, &log.state),
+        MessageType::MsgSnapshot => check_snapshot(message, &log.store.state),
         MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => {
             if message.term == here.term && !message.reject && message.index > here.last {
                 return Err(Bad::Message("it acknowledges what was never sent"));
@@ -67,7 +70,7 @@ fn check_commit(message: &Message, here: &Position) -> Result<(), Bad> {
     Ok(())
 }
 
-fn check_append(message: &Message, log: &Log, here: &Position) -> Result<(), Bad> {
+fn check_append(message: &Message, log: &RaftLog<Log>, here: &Position) -> Result<(), Bad> {
     for (entry, index) in message.entries.iter().zip(message.index.saturating_add(1)..) {
         if entry.index != index || entry.term > message.term || entry.term == 0 {
             return Err(Bad::Message("its entries do not follow each other"));
@@ -75,7 +78,9 @@ fn check_append(message: &Message, log: &Log, here: &Position) -> Result<(), Bad
         if EntryType::from_i32(entry.entry_type).is_none() {
             return Err(Bad::Message("it has an entry of an unknown kind"));
         }
-        let conflicts = index <= here.committed && log.term_of(index).is_some_and(|term| term != entry.term);
+        // What is not stored yet counts: a message may come twice before it is. Unknown terms are errors or 0.
+        let differs = log.term(index).is_ok_and(|term| term != 0 && term != entry.term);
+        let conflicts = index <= here.committed && differs;
         if message.term >= here.term && conflicts {
             return Err(Bad::Forgotten { leader_knows: message.commit, here: index });
         }

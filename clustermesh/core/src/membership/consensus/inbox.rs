@@ -122,7 +122,7 @@ impl Member {
             committed: raft.raft_log.committed,
         };
         let from = MemberId::from_bits(message.from);
-        match guard::check(&message, self.node.store(), &here) {
+        match guard::check(&message, &self.node.raft.raft_log, &here) {
             // Raft answers what is out of place by itself; an error means that the sender is no member.
             Ok(()) => drop(self.node.step(message)),
             Err(Bad::Forgotten { leader_knows, here }) => {
