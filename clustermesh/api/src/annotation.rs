@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tombolo_model::Affinity;
+use tombolo_model::{Affinity, OnClusterLoss};
 
 /// Backends of the service in other clusters serve it too: `true` or `false` (the default).
 pub const GLOBAL: &str = "service.tombolo.io/global";
@@ -10,6 +10,8 @@ pub const GLOBAL: &str = "service.tombolo.io/global";
 pub const SHARED: &str = "service.tombolo.io/shared";
 /// Which backends of a global service come first: `local`, `remote` or `none` (the default).
 pub const AFFINITY: &str = "service.tombolo.io/affinity";
+/// Whether backends in a cluster that is silent leave the service while others are left: `drain` (the default) or `keep`.
+pub const ON_CLUSTER_LOSS: &str = "service.tombolo.io/on-cluster-loss";
 /// On the Lease of the clustermesh daemon: `address:port` of the active replica.
 pub const ADDRESS: &str = "tombolo.io/address";
 
@@ -29,6 +31,8 @@ pub struct ServiceAnnotations {
     pub shared: bool,
     /// Which backends come first.
     pub affinity: Affinity,
+    /// What becomes of backends in silent clusters.
+    pub on_cluster_loss: OnClusterLoss,
 }
 
 /// An annotation with a value that it cannot have; it counts as missing.
@@ -48,7 +52,8 @@ impl ServiceAnnotations {
         let global = flag(annotations, GLOBAL, "false", &mut problems);
         let shared = flag(annotations, SHARED, "true", &mut problems);
         let affinity = affinity(annotations, &mut problems);
-        (Self { global, shared: global && shared, affinity }, problems)
+        let on_cluster_loss = on_cluster_loss(annotations, &mut problems);
+        (Self { global, shared: global && shared, affinity, on_cluster_loss }, problems)
     }
 }
 
@@ -94,6 +99,21 @@ fn affinity(annotations: &BTreeMap<String, String>, problems: &mut Vec<Annotatio
     }
 }
 
+fn on_cluster_loss(
+    annotations: &BTreeMap<String, String>,
+    problems: &mut Vec<AnnotationProblem>,
+) -> OnClusterLoss {
+    match find(annotations, ON_CLUSTER_LOSS) {
+        None | Some((_, "drain")) => OnClusterLoss::Drain,
+        Some((_, "keep")) => OnClusterLoss::Keep,
+        Some((key, value)) => {
+            let (value, allowed) = (value.to_owned(), "\"drain\" or \"keep\"");
+            problems.push(AnnotationProblem { key, value, allowed, default: "drain" });
+            OnClusterLoss::Drain
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +126,12 @@ mod tests {
 
     #[test]
     fn reads_own_spelling_and_synonyms() {
-        let local = ServiceAnnotations { global: true, shared: true, affinity: Affinity::Local };
+        let local = ServiceAnnotations {
+            global: true,
+            shared: true,
+            affinity: Affinity::Local,
+            ..Default::default()
+        };
         assert_eq!(parse(&[(GLOBAL, "true"), (AFFINITY, "local")]), (local, vec![]));
         let cilium = [("service.cilium.io/global", "true"), ("service.cilium.io/affinity", "local")];
         assert_eq!(parse(&cilium), (local, vec![]));
@@ -123,7 +148,9 @@ mod tests {
 
     #[test]
     fn wrong_values_are_named_and_count_as_missing() {
-        let (parsed, problems) = parse(&[("service.cilium.io/global", "yes"), (AFFINITY, "near")]);
+        assert_eq!(parse(&[(ON_CLUSTER_LOSS, "keep")]).0.on_cluster_loss, OnClusterLoss::Keep);
+        let wrong = [("service.cilium.io/global", "yes"), (AFFINITY, "near"), (ON_CLUSTER_LOSS, "stay")];
+        let (parsed, problems) = parse(&wrong);
         assert_eq!(parsed, ServiceAnnotations::default());
         assert_eq!(
             problems,
@@ -132,6 +159,8 @@ mod tests {
                  \"false\"",
                 "annotation service.tombolo.io/affinity is \"near\": use \"local\", \"remote\" or \"none\"; until \
                  then it counts as \"none\"",
+                "annotation service.tombolo.io/on-cluster-loss is \"stay\": use \"drain\" or \"keep\"; until then it \
+                 counts as \"drain\"",
             ]
         );
     }

@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use tombolo_model::{Backend, BackendState, ClusterId, Record, RecordKey, ServicePort, ServiceRecord};
+use tombolo_model::{
+    Backend, BackendState, ClusterId, OnClusterLoss, Record, RecordKey, ServicePort, ServiceRecord,
+};
 
 use crate::wire::Change;
 
@@ -75,8 +77,8 @@ impl GlobalServices {
 /// The local service with its own backends and, if it is global, those of the remote ones that are global and shared.
 ///
 /// Ports correspond when name and protocol are the same; the port number is the local one. Backends are ordered by
-/// address. Those of `excluded` clusters are left out of a port unless nobody else there takes traffic. Affinity is
-/// not applied: nodes choose among the backends by their clusters.
+/// address. Those of `excluded` clusters are left out of a port unless nobody else there takes traffic or the local
+/// service keeps them. Affinity is not applied: nodes choose among the backends by their clusters.
 pub fn merge_service<'a>(
     local: &ServiceRecord,
     remote: impl IntoIterator<Item = &'a ServiceRecord>,
@@ -86,6 +88,8 @@ pub fn merge_service<'a>(
     if !local.global {
         return merged;
     }
+    let nobody = BTreeSet::new();
+    let excluded = if local.on_cluster_loss == OnClusterLoss::Keep { &nobody } else { excluded };
     let remote: Vec<_> = remote.into_iter().filter(|s| s.global && s.shared).collect();
     for port in &mut merged.ports {
         let others =

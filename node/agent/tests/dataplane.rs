@@ -181,6 +181,7 @@ fn service(address: &str, backend: &str) -> Record {
         global: false,
         shared: false,
         affinity: tombolo_model::Affinity::None,
+        on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
         ports: vec![ServicePort {
             name: String::new(),
             protocol: Protocol::Tcp,

@@ -17,7 +17,7 @@ pub use policy::{Peer, Peers, Policy, PolicyKey, PolicyKind, PortRule, Rule};
 pub use protocol::Protocol;
 pub use record::{EndpointRecord, IdentityRecord, Kind, NodeRecord, Record, RecordKey, TunnelKey};
 pub use selector::{Requirement, Selector};
-pub use service::{Affinity, Backend, BackendState, ServicePort, ServiceRecord};
+pub use service::{Affinity, Backend, BackendState, OnClusterLoss, ServicePort, ServiceRecord};
 pub use status::{
     MemberStatus, MeshStatus, NodeStatus, RefusedConnections, SessionStatus, TunnelPeerStatus, TunnelStatus,
 };

@@ -22,6 +22,9 @@ pub struct ServiceRecord {
     pub shared: bool,
     /// Which clusters' backends come first.
     pub affinity: Affinity,
+    /// What becomes of the backends of a cluster that is not heard any more.
+    #[serde(default)]
+    pub on_cluster_loss: OnClusterLoss,
     /// Ports, ordered by name.
     pub ports: Vec<ServicePort>,
 }
@@ -37,6 +40,17 @@ pub enum Affinity {
     Local,
     /// Those of other clusters while there are any.
     Remote,
+}
+
+/// What becomes of a global service's backends in a cluster that is silent (`service.tombolo.io/on-cluster-loss`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnClusterLoss {
+    /// They take no traffic while others do.
+    #[default]
+    Drain,
+    /// They stay in use: their pods may well be alive, and cut off from the daemon only.
+    Keep,
 }
 
 /// One port of a service.

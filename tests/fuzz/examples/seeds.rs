@@ -67,6 +67,7 @@ fn records(version: u32) -> Vec<Record> {
             global: true,
             shared: true,
             affinity: Affinity::None,
+            on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
             ports: vec![port],
         }),
     ]

@@ -20,6 +20,7 @@ fn web(cluster: u16, flags: (bool, bool), hosts: &[(u8, BackendState)]) -> Servi
         global: flags.0,
         shared: flags.1,
         affinity: Affinity::Local,
+        on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
         ports: vec![ServicePort {
             name: "http".into(),
             protocol: Protocol::Tcp,
@@ -118,4 +119,13 @@ fn changes_of_any_cluster_change_the_local_service_only() {
             "nothing",
         ]
     );
+}
+
+#[test]
+fn a_service_may_keep_the_backends_of_silent_clusters() {
+    let (here, there) = (web(1, (true, true), &[(1, Ready)]), web(2, (true, true), &[(1, Ready)]));
+    let silent = [id(2)].into();
+    assert_eq!(hosts(&merge_service(&here, [&there], &silent)), ["10.1.0.1"]);
+    let here = ServiceRecord { on_cluster_loss: OnClusterLoss::Keep, ..here };
+    assert_eq!(hosts(&merge_service(&here, [&there], &silent)), ["10.1.0.1", "10.2.0.1"]);
 }

@@ -59,6 +59,7 @@ pub fn service(n: u8, hosts: &[u8]) -> Record {
         global: true,
         shared: true,
         affinity: Affinity::None,
+        on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
         ports: vec![ServicePort {
             name: String::new(),
             protocol: Protocol::Tcp,

@@ -360,6 +360,9 @@ pub struct Service {
     pub shared: bool,
     #[prost(enumeration = "Affinity", tag = "7")]
     pub affinity: i32,
+    /// Backends of silent clusters stay.
+    #[prost(bool, tag = "9")]
+    pub keeps_lost: bool,
     #[prost(message, repeated, tag = "8")]
     pub ports: Vec<ServicePort>,
 }

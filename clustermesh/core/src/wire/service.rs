@@ -1,6 +1,6 @@
 //! Services to and from their messages.
 
-use tombolo_model::{Affinity, Backend, BackendState, ServicePort, ServiceRecord};
+use tombolo_model::{Affinity, Backend, BackendState, OnClusterLoss, ServicePort, ServiceRecord};
 
 use super::{
     limits,
@@ -22,6 +22,7 @@ pub fn message(r: &ServiceRecord) -> proto::Service {
         global: r.global,
         shared: r.shared,
         affinity: affinity.into(),
+        keeps_lost: r.on_cluster_loss == OnClusterLoss::Keep,
         ports: r.ports.iter().map(port_message).collect(),
     }
 }
@@ -41,6 +42,7 @@ pub fn parse(m: proto::Service) -> Result<ServiceRecord> {
         global: m.global,
         shared: m.shared,
         affinity,
+        on_cluster_loss: if m.keeps_lost { OnClusterLoss::Keep } else { OnClusterLoss::Drain },
         ports: parse::list("service.ports", m.ports, limits::MAX_PORTS, parse_port)?,
     })
 }

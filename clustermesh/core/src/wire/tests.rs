@@ -70,8 +70,8 @@ fn service_record() -> impl Strategy<Value = Record> {
     let port = (".{0,5}", protocol(), 1u16.., collection::vec(backend(), 0..4))
         .prop_map(|(name, protocol, port, backends)| ServicePort { name, protocol, port, backends });
     let affinity = select(vec![Affinity::None, Affinity::Local, Affinity::Remote]);
-    (cluster(), word(), word(), addresses(), any::<[bool; 2]>(), affinity, collection::vec(port, 0..3))
-        .prop_map(|(cluster, namespace, name, frontends, [global, shared], affinity, ports)| {
+    (cluster(), word(), word(), addresses(), any::<[bool; 3]>(), affinity, collection::vec(port, 0..3))
+        .prop_map(|(cluster, namespace, name, frontends, [global, shared, keep], affinity, ports)| {
             Record::Service(ServiceRecord {
                 cluster,
                 namespace,
@@ -80,6 +80,7 @@ fn service_record() -> impl Strategy<Value = Record> {
                 global,
                 shared,
                 affinity,
+                on_cluster_loss: if keep { OnClusterLoss::Keep } else { OnClusterLoss::Drain },
                 ports,
             })
         })

@@ -182,6 +182,7 @@ impl Index {
                 global: service.annotations.global,
                 shared: service.annotations.shared,
                 affinity: service.annotations.affinity,
+                on_cluster_loss: service.annotations.on_cluster_loss,
                 ports,
             })
         });

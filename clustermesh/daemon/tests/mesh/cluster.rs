@@ -221,6 +221,7 @@ impl Cluster {
             global: true,
             shared: true,
             affinity: Affinity::None,
+            on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
         };
         let identity = IdentityRecord { id: self.identity(), labels };
         let records = [Record::Identity(identity), Record::Node(node), Record::Service(service)];

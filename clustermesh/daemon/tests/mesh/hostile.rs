@@ -168,6 +168,7 @@ fn foreign() -> Vec<Record> {
         global: true,
         shared: true,
         affinity: tombolo_model::Affinity::None,
+        on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
     };
     vec![
         endpoint(west, "10.2.0.66", identity(west)),

@@ -27,6 +27,7 @@ fn record(affinity: Affinity, backends: Vec<Backend>) -> ServiceRecord {
         global: true,
         shared: true,
         affinity,
+        on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
         ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, backends }],
     }
 }

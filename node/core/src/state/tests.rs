@@ -86,6 +86,7 @@ fn record() -> impl Strategy<Value = Record> {
             global: false,
             shared: false,
             affinity: Affinity::Local,
+            on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
             ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, backends }],
         })
     });

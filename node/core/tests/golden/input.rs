@@ -173,6 +173,7 @@ fn service(words: &[&str], ports: &[Vec<&str>]) -> ServiceRecord {
         global: false,
         shared: false,
         affinity: Affinity::None,
+        on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
         ports: vec![],
     };
     for word in &words[2..] {

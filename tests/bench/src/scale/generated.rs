@@ -181,6 +181,7 @@ impl Cluster {
             global: true,
             shared: true,
             affinity: Affinity::None,
+            on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
             ports: vec![port],
         })
     }

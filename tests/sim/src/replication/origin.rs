@@ -235,6 +235,7 @@ impl Origin {
             global: true,
             shared,
             affinity: Affinity::None,
+            on_cluster_loss: tombolo_model::OnClusterLoss::Drain,
             ports: vec![port],
         })
     }
