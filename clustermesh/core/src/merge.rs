@@ -63,6 +63,12 @@ impl GlobalServices {
         self.services.values().flat_map(|group| group.keys().copied())
     }
 
+    /// The services of other clusters.
+    pub fn foreign(&self) -> impl Iterator<Item = &Arc<Record>> {
+        let of_others = self.services.values().flatten().filter(|(cluster, _)| **cluster != self.cluster);
+        of_others.map(|(_, record)| record)
+    }
+
     fn merged(&self, group: &BTreeMap<ClusterId, Arc<Record>>) -> Option<Change> {
         let record = group.get(&self.cluster)?;
         let local = service(record)?;

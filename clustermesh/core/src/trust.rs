@@ -157,11 +157,13 @@ pub enum Service {
     Enroll,
     /// A cluster joins the mesh.
     Join,
+    /// A replica that does not lead learns what the leading one of its cluster knows.
+    Replica,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Node, Self::Peer, Self::Enroll, Self::Join];
+    pub const ALL: [Self; 5] = [Self::Node, Self::Peer, Self::Enroll, Self::Join, Self::Replica];
 
     /// The ALPN protocol.
     pub const fn alpn(self) -> &'static [u8] {
@@ -170,6 +172,7 @@ impl Service {
             Self::Peer => b"tombolo-peer/1",
             Self::Enroll => b"tombolo-enroll/1",
             Self::Join => b"tombolo-join/1",
+            Self::Replica => b"tombolo-replica/1",
         }
     }
 
@@ -197,15 +200,19 @@ pub enum Denied {
     },
 }
 
-/// Whether a client with this (verified) name may use a service of cluster `own`. Nodes talk to the daemon of their
-/// own cluster, daemons to those of other clusters; who has no certificate can ask for one or join, with a token.
+/// Whether a client with this (verified) name may use a service of cluster `own`. Nodes and waiting replicas talk to
+/// the daemon of their own cluster, daemons to those of other clusters; who has no certificate can ask for one or join, with a token.
 pub fn authorize(own: &ClusterName, service: Service, client: Option<&SpiffeId>) -> Result<(), Denied> {
     let permitted = match (service, client) {
         (Service::Enroll | Service::Join, _) => true,
-        (Service::Node | Service::Peer, None) => return Err(Denied::NoCertificate(service)),
+        (Service::Node | Service::Peer | Service::Replica, None) => {
+            return Err(Denied::NoCertificate(service));
+        }
         (Service::Node, Some(SpiffeId::Node(cluster, _))) => cluster == own,
         (Service::Peer, Some(SpiffeId::Daemon(cluster))) => cluster != own,
-        (Service::Node, Some(SpiffeId::Daemon(_))) | (Service::Peer, Some(SpiffeId::Node(..))) => false,
+        (Service::Replica, Some(SpiffeId::Daemon(cluster))) => cluster == own,
+        (Service::Node, Some(SpiffeId::Daemon(_)))
+        | (Service::Peer | Service::Replica, Some(SpiffeId::Node(..))) => false,
     };
     match client {
         Some(id) if !permitted => Err(Denied::WrongName { id: id.clone(), service, cluster: own.clone() }),
@@ -263,6 +270,10 @@ mod tests {
             (Service::Peer, Some("spiffe://east/daemon"), false),
             (Service::Peer, Some("spiffe://west/node/a"), false),
             (Service::Peer, None, false),
+            (Service::Replica, Some("spiffe://east/daemon"), true),
+            (Service::Replica, Some("spiffe://west/daemon"), false),
+            (Service::Replica, Some("spiffe://east/node/a"), false),
+            (Service::Replica, None, false),
             (Service::Enroll, None, true),
             (Service::Join, None, true),
         ];

@@ -93,6 +93,14 @@ impl Keeper {
         Ok(authority)
     }
 
+    /// The authority as it is kept.
+    ///
+    /// # Errors
+    /// The API server refuses, or the Secret is damaged or does not exist yet.
+    pub async fn read(&self) -> Result<CertificateAuthority, AuthorityError> {
+        Ok(self.load().await?.0.authority()?)
+    }
+
     async fn first(&self) -> Result<Material, AuthorityError> {
         match self.source().await? {
             Some(material) => Ok(material),

@@ -5,7 +5,7 @@
 //! renewal, by its own clock; the leader gives up earlier, measured from before that renewal was sent. So clocks of
 //! different machines are never compared (as client-go does it).
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -52,6 +52,20 @@ pub enum Lost {
     /// The API server did not answer in time.
     #[error("the lease could not be renewed in time: {0}")]
     Expired(String),
+}
+
+/// Where the replica that leads is reached, as the Lease says; none if nobody holds it.
+///
+/// # Errors
+/// The API server does not answer.
+pub async fn address(client: &Client, namespace: &str) -> kube::Result<Option<SocketAddr>> {
+    let lease = Api::<Lease>::namespaced(client.clone(), namespace).get_opt(LEASE).await?;
+    let held = lease.filter(|lease| {
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        holder.is_some_and(|holder| !holder.is_empty())
+    });
+    let annotations = held.and_then(|lease| lease.metadata.annotations);
+    Ok(annotations.and_then(|all| all.get(annotation::ADDRESS)?.parse().ok()))
 }
 
 impl Candidate {

@@ -15,6 +15,7 @@ pub mod mesh_peer;
 pub mod node_store;
 pub mod run;
 pub mod serve;
+pub mod standby;
 pub mod status;
 pub mod token_review;
 pub mod watch;

@@ -25,13 +25,14 @@ use tombolo_mesh_core::{
     wire::Observation,
 };
 use tombolo_mesh_net::{
+    mirror::Mirror,
     raft::{Membership, Timing},
     session::{Close, ExporterHandle, Local, SessionError},
     storage::ObjectStore,
     tls::{CertificateAuthority, TrustStore},
     transport::{Accepted, Dialer, Stats},
 };
-use tombolo_model::ClusterName;
+use tombolo_model::{ClusterName, Record};
 use tracing::debug;
 
 pub use self::{join::JoinFailure, member::Runner, tokens::parse_ttl};
@@ -72,6 +73,8 @@ pub struct Parts {
     pub stores: Stores,
     /// Where the mesh is found again without that.
     pub memory: Stores,
+    /// What the replica that led before has heard of other clusters.
+    pub held: Vec<Arc<Record>>,
     /// The own nodes; none until the cluster has been read.
     pub nodes: watch::Receiver<Option<Nodes>>,
 }
@@ -87,6 +90,7 @@ struct Inner {
     member: watch::Sender<Option<Membership>>,
     known: watch::Sender<Option<Known>>,
     peers: PeerTable,
+    mirror: Mirror,
     problems: watch::Sender<Problems>,
     /// What the other clusters are told of how this one sees the mesh.
     observation: watch::Sender<Observation>,
@@ -133,14 +137,17 @@ pub struct NotRunning(String);
 
 impl Mesh {
     /// The handle, and what has to run for it.
-    pub fn new(config: MeshConfig, parts: Parts) -> (Self, Runner) {
+    pub fn new(config: MeshConfig, mut parts: Parts) -> (Self, Runner) {
         let (switches, switched) = mpsc::channel(1);
+        let mirror = Mirror::new(config.local.clone(), parts.exporter.clone(), parts.stats.clone());
+        let held = std::mem::take(&mut parts.held);
         let mesh = Self(Arc::new(Inner {
             config,
             parts,
             member: watch::Sender::new(None),
             known: watch::Sender::new(None),
             peers: PeerTable::default(),
+            mirror,
             problems: watch::Sender::default(),
             observation: watch::Sender::default(),
             synced: watch::Sender::new(false),
@@ -148,7 +155,7 @@ impl Mesh {
             changing: Mutex::new(()),
             doors: Arc::new(Semaphore::new(join::DOORS)),
         }));
-        (mesh.clone(), Runner::new(mesh, switched))
+        (mesh.clone(), Runner::new(mesh, held, switched))
     }
 
     /// Serves a session that another cluster has begun.
@@ -166,6 +173,14 @@ impl Mesh {
                 Ok(())
             }
         }
+    }
+
+    /// Serves a replica of this cluster that waits.
+    ///
+    /// # Errors
+    /// The session ended.
+    pub async fn serve_replica(&self, accepted: Accepted) -> Result<(), SessionError> {
+        self.0.mirror.serve(accepted).await
     }
 
     /// Waits until all that the other clusters have is here, at most for `limit`.

@@ -11,11 +11,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tombolo_mesh_core::replication::Change;
 use tombolo_mesh_net::{
+    mirror::Standby,
     raft::Timing,
     session::{Audience, ExporterHandle},
     storage::ObjectStore,
 };
-use tombolo_model::Kind;
+use tombolo_model::{Kind, Record};
 use tracing::{info, warn};
 
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
     mesh::{Mesh, MeshConfig, Parts, Runner, Stores, record::Nodes},
     mesh_peer,
     serve::{self, Reports, Server},
+    standby,
     status::Shared,
 };
 
@@ -76,11 +78,17 @@ async fn elect(
     leading: &control::Leading,
     shutdown: &CancellationToken,
 ) -> Result<()> {
+    let source = Some(config.ca_secret.clone()).filter(|name| !name.is_empty());
+    let keeper = Keeper::new(client, &config.namespace, config.cluster_name.clone(), source);
     loop {
+        let mut standby = Standby::new(serve::local(config));
         let mut leadership = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             leadership = Candidate::new(client.clone(), config).campaign() => leadership,
+            never = standby::follow(client, config, &keeper, &mut standby) => match never {},
         };
+        let held = standby.records().collect();
+        drop(standby);
         status.lead(true);
         // Dropping the future of `lead` ends everything it started, before another replica may begin.
         let ended = tokio::select! {
@@ -89,7 +97,7 @@ async fn elect(
                 None
             }
             () = shutdown.cancelled() => Some(Ok(())),
-            result = lead(client, config, status, leading) => Some(result.map(|never| match never {})),
+            result = lead(client, config, status, leading, keeper.clone(), held) => Some(result.map(|never| match never {})),
         };
         status.lead(false);
         leading.set(None);
@@ -108,9 +116,9 @@ async fn lead(
     config: &Config,
     status: &Shared,
     leading: &control::Leading,
+    keeper: Keeper,
+    held: Vec<Arc<Record>>,
 ) -> Result<Infallible> {
-    let source = Some(config.ca_secret.clone()).filter(|name| !name.is_empty());
-    let keeper = Keeper::new(client, &config.namespace, config.cluster_name.clone(), source);
     let nodes_trust = NodeTrusts::default();
     let (rotation, rotating, authority) =
         Rotation::new(keeper.clone(), keeper.ensure().await?, nodes_trust.clone());
@@ -140,6 +148,7 @@ async fn lead(
         stats: server.stats(),
         stores: store(member_store::STATE),
         memory: store(member_store::MEMORY),
+        held,
         nodes: known_nodes,
     };
     let (mesh, runner) = mesh(config, parts);

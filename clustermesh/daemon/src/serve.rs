@@ -177,6 +177,14 @@ impl Server {
                     }
                 });
             }
+            Service::Replica => {
+                let mesh = mesh.clone();
+                sessions.spawn(async move {
+                    if let Err(error) = mesh.serve_replica(accepted).await {
+                        debug!(%error, "session with a replica ended");
+                    }
+                });
+            }
             Service::Join => {
                 let mesh = mesh.clone();
                 sessions.spawn(async move { mesh.serve_join(accepted).await });

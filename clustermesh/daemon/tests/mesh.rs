@@ -186,3 +186,30 @@ async fn a_third_joins_by_the_second_and_a_replica_takes_over() {
         .await;
     east.mesh.create_token(HOUR).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_over_knows_what_was_heard() {
+    let (east, west) = pair().await;
+    eventually("backends of both", || east.backends().len() == 2 && west.backends().len() == 2).await;
+    // Node, identity, service and three pods.
+    let held = east.mirrored(6).await;
+    west.add_pod("late", "10.2.0.77");
+    eventually("the new pod", || east.endpoints_of(west.id()).len() == 4).await;
+    let (mut kept, before) = (east.kill().await, west.stats.snapshot());
+    kept.held = held;
+    let east = Cluster::restart(kept).await;
+    eventually("all, and what was missed", || {
+        east.endpoints_of(west.id()).len() == 4 && east.mesh.status().is_ok_and(|s| s.problems.is_empty())
+    })
+    .await;
+    let after = west.stats.snapshot();
+    assert_eq!(after.snapshots, before.snapshots, "only what differed was sent");
+    assert!(after.comparisons > before.comparisons);
+
+    // What was heard is there also while the other cluster is silent.
+    let held = east.mirrored(7).await;
+    let (_west, mut kept) = (west.kill().await, east.kill().await);
+    kept.held = held;
+    let east = Cluster::restart(kept).await;
+    eventually("what west had said", || east.endpoints_of(2.try_into().unwrap()).len() == 4).await;
+}

@@ -2,6 +2,7 @@
 
 pub mod enroll;
 pub mod join;
+pub mod mirror;
 pub mod node;
 pub mod peer;
 pub mod raft;

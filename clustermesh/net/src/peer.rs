@@ -17,7 +17,7 @@ use tombolo_mesh_core::{
     trust::{Service, SpiffeId},
     wire::{Frame, Observation},
 };
-use tombolo_model::ClusterId;
+use tombolo_model::{ClusterId, Record};
 use tracing::{info, warn};
 
 pub use status::{Misdeeds, PeerStatus};
@@ -90,18 +90,32 @@ struct Inner {
 impl Peer {
     /// Without a session yet. What it receives goes to `events`, which may be shared by all peers.
     pub fn new(config: PeerConfig, events: mpsc::Sender<(ClusterId, PeerEvent)>, stats: Arc<Stats>) -> Self {
+        Self::holding(config, [], events, stats).0
+    }
+
+    /// One that begins with what another replica has heard of it; the delta is that, as far as it is admitted.
+    pub fn holding(
+        config: PeerConfig,
+        held: impl IntoIterator<Item = Arc<Record>>,
+        events: mpsc::Sender<(ClusterId, PeerEvent)>,
+        stats: Arc<Stats>,
+    ) -> (Self, Delta) {
         let containment = config.containment.borrow().clone();
         let cluster = containment.cluster;
-        Self(Arc::new(Inner {
+        let mut receiver = Receiver::new(Admission::Peer(containment), config.limits);
+        held.into_iter().for_each(|record| receiver.hold(record));
+        let delta = receiver.everything();
+        let peer = Self(Arc::new(Inner {
             claims: Claims::new(config.local.cluster_id < cluster),
             outbox: std::sync::Mutex::default(),
-            receiver: Mutex::new(Receiver::new(Admission::Peer(containment), config.limits)),
+            receiver: Mutex::new(receiver),
             cluster,
             config,
             events,
             status: watch::Sender::default(),
             stats,
-        }))
+        }));
+        (peer, delta)
     }
 
     /// The state of the sessions, as it changes.

@@ -94,7 +94,7 @@ impl Dialer {
         service: Service,
     ) -> Result<quinn::Connection, ConnectError> {
         let credentials = match service {
-            Service::Node | Service::Peer => self.credentials.clone(),
+            Service::Node | Service::Peer | Service::Replica => self.credentials.clone(),
             Service::Enroll | Service::Join => Credentials::none(),
         };
         let tls = tls::client_config(credentials, self.trust.clone(), expected, service)?;

@@ -89,6 +89,15 @@ impl Exporter {
         counts
     }
 
+    /// The records of all other clusters, as those said them.
+    pub fn foreign(&self) -> Vec<Arc<Record>> {
+        let is_foreign = |key: &RecordKey| {
+            key.kind() != Kind::Service && key.cluster().is_some_and(|cluster| cluster != self.cluster)
+        };
+        let plain = self.nodes.records().filter(|record| is_foreign(&record.key())).cloned();
+        plain.chain(self.services.foreign().cloned()).collect()
+    }
+
     /// What nodes get.
     pub const fn nodes(&self) -> &Log {
         &self.nodes

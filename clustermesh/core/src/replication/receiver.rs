@@ -118,6 +118,14 @@ impl Receiver {
         }
     }
 
+    /// Takes a record for one that was received before, if it may be admitted: what another replica has heard. Whether
+    /// it still holds turns out when digests are compared.
+    pub fn hold(&mut self, record: Arc<Record>) {
+        if self.admission.record(&record).and_then(|()| self.room_for(&record)).is_ok() {
+            self.put(Change::Upsert(record));
+        }
+    }
+
     /// Forgets what was half received, and gives the frame to ask the exporter with.
     pub fn subscribe(&mut self) -> Frame {
         self.stream = None;

@@ -153,7 +153,13 @@ impl Mesh {
             return Err(JoinFailure::Refused(why));
         }
         if known.state.mesh == token.mesh {
-            return if known.caught_up {
+            return if known.caught_up && known.status.leader.is_none() && !others.is_empty() {
+                Err(JoinFailure::Refused(format!(
+                    "this cluster is a member of mesh {} already, but too few of {others} answer it: see `tombolo mesh \
+                     status`; if it was taken out, run `tombolo disconnect` first",
+                    token.mesh
+                )))
+            } else if known.caught_up {
                 Ok(Some(format!("joined mesh {} with {others}", token.mesh)))
             } else {
                 Err(JoinFailure::Unavailable(

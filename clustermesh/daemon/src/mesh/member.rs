@@ -12,6 +12,7 @@ use tombolo_mesh_net::{
     raft::{Membership, Stopped},
     storage::{MemberStorage, StorageError},
 };
+use tombolo_model::Record;
 use tracing::{error, info, warn};
 
 use super::{
@@ -63,8 +64,8 @@ pub(super) fn founded(mesh: &Mesh) -> Durable {
 }
 
 impl Runner {
-    pub(super) fn new(mesh: Mesh, switches: mpsc::Receiver<Switch>) -> Self {
-        Self { peers: PeerSet::new(mesh.clone()), mesh, switches }
+    pub(super) fn new(mesh: Mesh, held: Vec<Arc<Record>>, switches: mpsc::Receiver<Switch>) -> Self {
+        Self { peers: PeerSet::new(mesh.clone(), held), mesh, switches }
     }
 
     /// Runs until dropped.

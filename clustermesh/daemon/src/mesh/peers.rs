@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tombolo_mesh_core::{
     membership::{ClusterRecord, ClusterState, Envelope, MemberId, MeshState, Status},
-    replication::{Change, Containment, Limits, Scope},
+    replication::{Change, Containment, Delta, Limits, Scope},
     wire::Observation,
 };
 use tombolo_mesh_net::{
@@ -22,7 +22,7 @@ use tombolo_mesh_net::{
     raft::{MeshView, MessageSink},
     session::Backoff,
 };
-use tombolo_model::{ClusterId, ClusterName};
+use tombolo_model::{ClusterId, ClusterName, Record};
 use tracing::{info, warn};
 
 use super::{
@@ -108,6 +108,8 @@ pub(super) struct PeerSet {
     scope: Option<Scope>,
     /// The other members as they are remembered, while the own member has lost its storage.
     remembered: Option<BTreeSet<ClusterId>>,
+    /// What the replica that led before has heard, until the members are known.
+    held: BTreeMap<ClusterId, Vec<Arc<Record>>>,
 }
 
 /// Why a member must not go on.
@@ -119,7 +121,13 @@ pub(super) enum Parted {
 }
 
 impl PeerSet {
-    pub(super) fn new(mesh: Mesh) -> Self {
+    pub(super) fn new(mesh: Mesh, records: Vec<Arc<Record>>) -> Self {
+        let mut held: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for record in records {
+            if let Some(cluster) = record.key().cluster() {
+                held.entry(cluster).or_default().push(record);
+            }
+        }
         let (sender, events) = mpsc::channel(EVENTS);
         let liveness = Liveness::new(mesh.0.config.drain);
         Self {
@@ -132,6 +140,7 @@ impl PeerSet {
             excluded: BTreeSet::new(),
             scope: None,
             remembered: None,
+            held,
         }
     }
 
@@ -260,20 +269,19 @@ impl PeerSet {
                 self.update(record);
             }
         }
+        self.held.clear();
         self.part(&others, &view.status);
         self.announce_scope(Some(&others.keys().copied().collect()));
     }
 
     /// Lets a member's record hold.
-    fn update(&self, record: &ClusterRecord) {
-        let mut entries = self.mesh.0.peers.entries();
-        let Some(entry) = entries.get_mut(&record.id) else {
-            if self.trust(record) {
-                info!(cluster = %record.name, id = %record.id, "cluster of the mesh");
-                entries.insert(record.id, self.entry(record));
-            }
+    fn update(&mut self, record: &ClusterRecord) {
+        if !self.mesh.0.peers.entries().contains_key(&record.id) {
+            self.meet(record);
             return;
-        };
+        }
+        let mut entries = self.mesh.0.peers.entries();
+        let Some(entry) = entries.get_mut(&record.id) else { return };
         if entry.name != record.name {
             // The id has a new owner, which has to wait for the records of the old one to be gone.
             entry.removed.get_or_insert_with(Instant::now);
@@ -288,12 +296,24 @@ impl PeerSet {
         change(&entry.addresses, record.endpoints.clone());
     }
 
+    /// Begins to listen to a new member.
+    fn meet(&mut self, record: &ClusterRecord) {
+        if !self.trust(record) {
+            return;
+        }
+        let held = self.held.remove(&record.id).unwrap_or_default();
+        info!(cluster = %record.name, id = %record.id, held = held.len(), "cluster of the mesh");
+        let (entry, delta) = self.entry(record, held);
+        self.mesh.0.peers.entries().insert(record.id, entry);
+        self.take(record.id, PeerEvent::Delta(delta));
+    }
+
     fn trust(&self, record: &ClusterRecord) -> bool {
         let set = self.mesh.0.parts.trust.set_der(&record.name, &record.ca);
         set.inspect_err(|error| warn!(%error, "no session is possible")).is_ok()
     }
 
-    fn entry(&self, record: &ClusterRecord) -> Entry {
+    fn entry(&self, record: &ClusterRecord, held: Vec<Arc<Record>>) -> (Entry, Delta) {
         let inner = &self.mesh.0;
         let (containment, contained) = watch::channel(containment(record));
         let (addresses, dialled) = watch::channel(record.endpoints.clone());
@@ -306,10 +326,10 @@ impl PeerSet {
             membership: inner.member.subscribe(),
             observation: inner.observation.subscribe(),
         };
-        let peer = Peer::new(config, self.sender.clone(), inner.parts.stats.clone());
+        let (peer, delta) = Peer::holding(config, held, self.sender.clone(), inner.parts.stats.clone());
         let (dialling, dialer) = (peer.clone(), inner.parts.dialer.clone());
         let dial = tokio::spawn(async move { dialling.dial(dialer, dialled).await });
-        Entry {
+        let entry = Entry {
             name: record.name.clone(),
             peer,
             member: record.member(),
@@ -320,7 +340,8 @@ impl PeerSet {
             since: Instant::now(),
             removed: None,
             _dial: AbortOnDropHandle::new(dial),
-        }
+        };
+        (entry, delta)
     }
 
     /// Lets those go who are no members any more.
@@ -379,6 +400,7 @@ impl PeerSet {
         if delta.changes.is_empty() {
             return completes;
         }
+        self.mesh.0.mirror.tell(&delta.changes);
         for (key, error) in self.mesh.0.parts.exporter.apply(delta.changes).refused {
             warn!(?key, %error, "record of another cluster cannot be sent on");
         }

@@ -9,6 +9,11 @@ use tombolo_mesh_net::{
 };
 use tombolo_model::{ClusterId, ClusterName};
 
+/// In the words of whoever turns a certificate away, which come over the wire ([`TrustError::UnknownCluster`]).
+///
+/// [`TrustError::UnknownCluster`]: tombolo_mesh_net::tls::TrustError
+const NOT_A_MEMBER: &str = "whose cluster is not a member of this mesh";
+
 /// What problems are found in.
 pub(super) struct Situation<'a> {
     pub(super) own: ClusterId,
@@ -30,6 +35,14 @@ impl Situation<'_> {
                 "the mesh was recovered without this cluster: run `tombolo disconnect` here, then join again"
                     .to_owned(),
             );
+        }
+        let disowned: Vec<_> = self.others().filter(|record| self.is_disowned_by(record.id)).collect();
+        if let Some(first) = disowned.first() {
+            problems.push(format!(
+                "cluster {} says that this cluster is no member of the mesh: if it was taken out, run `tombolo disconnect` \
+                 here, then join again",
+                first.name
+            ));
         }
         problems.extend(self.votes());
         for record in self.others() {
@@ -136,6 +149,12 @@ impl Situation<'_> {
         )
     }
 
+    /// Whether a cluster turns this one away as somebody unknown.
+    fn is_disowned_by(&self, cluster: ClusterId) -> bool {
+        let last_error = self.peers.get(&cluster).and_then(|(peer, _)| peer.last_error.as_ref());
+        self.session(cluster).is_none() && last_error.is_some_and(|error| error.contains(NOT_A_MEMBER))
+    }
+
     /// Pairs of other clusters that this one hears, but that do not hear each other.
     fn between_others(&self) -> Vec<String> {
         let heard: Vec<_> = self.observers().collect();
@@ -190,6 +209,7 @@ mod tests {
         membership::{Conf, Lineage, MeshId, Role},
         wire::Observation,
     };
+    use tombolo_mesh_net::tls::TrustError;
 
     use super::*;
 
@@ -286,6 +306,15 @@ mod tests {
         assert!(one.contains("no other cluster hears it either"), "{one}");
         assert!(one.ends_with("`tombolo disconnect --cluster north`"), "{one}");
         assert_eq!(cut_off[2], ["east", "west", "south"]);
+    }
+
+    #[test]
+    fn who_was_taken_out_is_told_so() {
+        let away = TrustError::UnknownCluster("spiffe://east/daemon".parse().unwrap());
+        let last_error = Some(format!("aborted by peer: {away}"));
+        let refusing = (PeerStatus { last_error, ..PeerStatus::default() }, true);
+        let (problems, _) = see([refusing, hears_all_but(&[]), hears_all_but(&[])], Some(4));
+        assert!(problems[0].starts_with("cluster west says that this cluster is no member"), "{problems:?}");
     }
 
     #[test]

@@ -6,10 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tombolo_clustermesh::mesh::{Mesh, MeshConfig, Parts, record::Nodes};
 use tombolo_mesh_core::trust::{Service, SpiffeId};
 use tombolo_mesh_net::{
+    mirror::Standby,
     raft::Timing,
     session::{Audience, ExporterHandle, Local},
     storage::MemoryStore,
@@ -27,6 +32,8 @@ const HOST: &str = "127.0.0.1";
 /// A running cluster.
 pub struct Cluster {
     pub mesh: Mesh,
+    pub stats: Arc<Stats>,
+    address: SocketAddr,
     exporter: ExporterHandle,
     kept: Kept,
     nodes: watch::Sender<Option<Nodes>>,
@@ -45,6 +52,8 @@ pub struct Kept {
     pub authority: Arc<CertificateAuthority>,
     pub store: MemoryStore,
     pub memory: MemoryStore,
+    /// What the next replica begins with.
+    pub held: Vec<Arc<Record>>,
     /// Both replicas are candidates.
     ports: [u16; 2],
 }
@@ -58,7 +67,8 @@ impl Cluster {
             [(); 2].map(|()| std::net::UdpSocket::bind((HOST, 0)).unwrap().local_addr().unwrap().port());
         let id = ClusterId::try_from(id).unwrap();
         let (store, memory) = (MemoryStore::default(), MemoryStore::default());
-        Self::run(Kept { name, id, pods: pods.to_owned(), authority, store, memory, ports }, ports[0]).await
+        let (held, pods) = (Vec::new(), pods.to_owned());
+        Self::run(Kept { name, id, pods, authority, store, memory, held, ports }, ports[0]).await
     }
 
     /// The other replica of a cluster that was killed.
@@ -93,9 +103,10 @@ impl Cluster {
             authority: authorities,
             trust: trust.clone(),
             dialer: Dialer::from_listener(&listener, credentials.clone(), trust.clone()),
-            stats,
+            stats: stats.clone(),
             stores: Arc::new(move || Box::new(stored.clone())),
             memory: Arc::new(move || Box::new(memory.clone())),
+            held: kept.held.clone(),
             nodes: known_nodes,
         };
         let config = MeshConfig {
@@ -109,7 +120,8 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { match runner.run().await {} });
         tasks.spawn(accept(listener, mesh.clone()));
-        let cluster = Self { mesh, exporter, kept, nodes, authority, trust, credentials, tasks };
+        let cluster =
+            Self { mesh, stats, address, exporter, kept, nodes, authority, trust, credentials, tasks };
         cluster.populate();
         cluster.nodes.send_replace(Some(Nodes::read(&cluster.exporter, cluster.kept.id)));
         eventually("a member", || cluster.mesh.status().is_ok()).await;
@@ -129,6 +141,24 @@ impl Cluster {
         names.iter().map(ToString::to_string).collect()
     }
 
+    /// A replica that waits, and has heard so many records of other clusters from this one.
+    pub async fn mirrored(&self, records: usize) -> Vec<Arc<Record>> {
+        let (trust, credentials) = (TrustStore::new(), Credentials::none());
+        self.kept.introduce(&trust, &credentials);
+        let dialer = Dialer::bind(SocketAddr::new(HOST.parse().unwrap(), 0), credentials, trust).unwrap();
+        let local =
+            Local { cluster: self.kept.name.clone(), cluster_id: self.kept.id, software: "test".to_owned() };
+        let mut standby = Standby::new(local);
+        for _ in 0..100 {
+            let _ = timeout(Duration::from_millis(200), standby.follow(&dialer, self.address(), &self.stats))
+                .await;
+            if standby.records().count() == records {
+                return standby.records().collect();
+            }
+        }
+        panic!("{} records are mirrored, {records} were expected", standby.records().count())
+    }
+
     pub fn authority(&self) -> &CertificateAuthority {
         &self.kept.authority
     }
@@ -141,7 +171,7 @@ impl Cluster {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(HOST.parse().unwrap(), self.kept.ports[0])
+        self.address
     }
 
     pub fn id(&self) -> ClusterId {
@@ -251,6 +281,7 @@ async fn accept(mut listener: Listener, mesh: Mesh) {
             match accepted.service {
                 Service::Peer => drop(mesh.serve_peer(accepted).await),
                 Service::Join => mesh.serve_join(accepted).await,
+                Service::Replica => drop(mesh.serve_replica(accepted).await),
                 other => panic!("{other:?}"),
             }
         });

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 use tombolo_mesh_core::replication::{Applied, Change, Exporter, Log, Scope};
-use tombolo_model::{ClusterId, Kind};
+use tombolo_model::{ClusterId, Kind, Record};
 
 use super::unix_time_ms;
 
@@ -61,6 +61,11 @@ impl ExporterHandle {
     /// [`Exporter::counts`].
     pub fn counts(&self) -> BTreeMap<ClusterId, BTreeMap<Kind, u64>> {
         self.0.exporter.lock().unwrap_or_else(PoisonError::into_inner).counts()
+    }
+
+    /// [`Exporter::foreign`].
+    pub fn foreign(&self) -> Vec<Arc<Record>> {
+        self.0.exporter.lock().unwrap_or_else(PoisonError::into_inner).foreign()
     }
 
     /// Looks into a log. Sessions wait meanwhile.
