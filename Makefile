@@ -30,7 +30,7 @@ TOMBOLO := PATH=$(CURDIR)/target/playground/bin:$$PATH KUBECONFIG=target/playgro
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(or $(ARGS),cni frame membership replication token tunnel)
 
-.PHONY: help demo test test-fast test-privileged test-e2e bench lint fuzz image playground clean
+.PHONY: help demo test test-fast test-privileged test-e2e bench lint fuzz image image-previous playground clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,7 +61,7 @@ test-privileged: ## BPF programs in the kernel, links, tunnels, a real API serve
 	KUBEBUILDER_ASSETS=$(CURDIR)/target/assets $(TEST) --test cluster --test join
 	$(TEST) --test clusters
 
-test-e2e: image ## The product on three real clusters; ends a playground that runs; needs root
+test-e2e: image image-previous ## The product on three, then five real clusters; ends a playground that runs; needs root
 	@tests/prerequisites.sh cluster
 	$(PLAYGROUND) down
 	$(PLAYGROUND) snapshot >target/before
@@ -70,6 +70,9 @@ test-e2e: image ## The product on three real clusters; ends a playground that ru
 	$(TEST) --test suite -- network:: kubectl:: policy:: between:: node:: input::
 	$(TEST) --test suite -- --test-threads 1 seeing:: wire:: faults:: link:: joining::
 	$(TEST) --test suite uninstall::
+	$(PLAYGROUND) down
+	$(PLAYGROUND) up --cni tombolo --clusters 5
+	$(TEST) --test suite -- --test-threads 1 five::
 	$(PLAYGROUND) down
 	$(PLAYGROUND) snapshot --since target/before
 
@@ -91,6 +94,17 @@ image: ## Static binaries in OCI images, under target/images
 	  --link /var/run=/run -o target/images/node.tar
 	$(PLAYGROUND) image --name tombolo.io/clustermesh --tag $(VERSION) --entrypoint /usr/bin/tombolo-clustermesh \
 	  --file $(BIN)/tombolo-clustermesh=/usr/bin/tombolo-clustermesh --link /var/run=/run -o target/images/clustermesh.tar
+
+# A build directory of its own: cargo would take the older sources for the newer ones.
+image-previous: ## The daemon as of the commit before, for the test of its upgrade
+	@tests/prerequisites.sh build
+	rm -rf target/previous && mkdir -p target/previous target/images/previous
+	git archive $$(git rev-parse -q --verify HEAD~1 || git rev-parse HEAD) | tar -xm -C target/previous
+	cd target/previous && CARGO_BUILD_BUILD_DIR=$(TOMBOLO_CACHE)/previous $(STATIC) -p tombolo-clustermesh
+	$(DEV) -q --bin playground
+	$(PLAYGROUND) image --name tombolo.io/clustermesh --tag previous --entrypoint /usr/bin/tombolo-clustermesh \
+	  --file target/previous/$(BIN)/tombolo-clustermesh=/usr/bin/tombolo-clustermesh --link /var/run=/run \
+	  -o target/images/previous/clustermesh.tar
 
 playground: image ## Two clusters with tombolo installed; ARGS are those of `playground up`
 	@tests/prerequisites.sh cluster

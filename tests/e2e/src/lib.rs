@@ -3,12 +3,14 @@
 mod cluster;
 pub mod command;
 pub mod machine;
+mod members;
 mod mesh;
 mod retry;
 mod traffic;
 mod workload;
 
 pub use cluster::{Cluster, Scope};
+pub use members::{addresses_of, member, members, mesh_status, no_problem, problem};
 pub use mesh::{GLOBAL, Web, answers, web_url};
 pub use retry::eventually;
 pub use traffic::{Flow, Traffic};

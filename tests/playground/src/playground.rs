@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::runc::WRAPPER_NAME;
 use crate::spec::{Cni, Spec};
 use crate::underlay::{self, Host};
-use crate::{Error, Result, cni, dns, images, node, teardown};
+use crate::{Error, Result, cni, dns, images, inotify, node, teardown};
 
 /// How long another playground command may hold the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
@@ -168,6 +168,7 @@ impl Playground {
         let layout = &self.layout;
         create_dir(layout.root())?;
         self.save(false)?;
+        inotify::raise(layout)?;
         binaries.link_into(&layout.programs())?;
         install_self(layout)?;
         let wrapper = layout.programs().join(WRAPPER_NAME);

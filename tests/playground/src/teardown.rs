@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::bpf;
 use crate::cgroup::{Cgroup, Hierarchy, ROOT_NAME};
+use crate::inotify;
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::progress::Progress;
@@ -62,6 +63,7 @@ pub fn end(layout: &Layout, progress: Progress) -> Result<()> {
         Cgroup::at(stray).remove()?;
     }
     if layout.root().exists() {
+        inotify::restore(layout)?;
         progress.say("removing files");
         fs::remove_dir_all(layout.root()).map_err(Error::io("remove", layout.root()))?;
     }

@@ -9,12 +9,12 @@ use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tombolo_api::MeshPeer;
 use tombolo_e2e::{
-    Cluster, Web,
+    Cluster, Web, addresses_of,
     command::{refused, succeeds, tombolo},
-    eventually,
+    eventually, members,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -45,14 +45,14 @@ async fn a_third_cluster_joins_when_it_fits_and_leaves_nothing() {
     let web = Web::start("three", &ALL).await.unwrap();
     web.answered_by(&ALL).await.unwrap();
     // East has heard of north from the mesh only.
-    assert!(remote_addresses("east").unwrap() > 0 && remote_addresses("west").unwrap() > 0);
+    assert!(addresses_of(2, "east").unwrap() > 0 && addresses_of(2, "west").unwrap() > 0);
 
     succeeds("north", &["disconnect"]).unwrap();
     members("north", &["north"]).await.unwrap();
     for cluster in ["east", "west"] {
         members(cluster, &["east", "west"]).await.unwrap();
         eventually(LIMIT, || async {
-            let left = remote_addresses(cluster)?;
+            let left = addresses_of(2, cluster)?;
             ensure!(left == 0, "{cluster} still has {left} addresses of north");
             Ok(())
         })
@@ -138,29 +138,4 @@ fn reinstall(name: &str, id: &str) -> anyhow::Result<()> {
     succeeds("north", &["uninstall"])?;
     succeeds("north", &["install", "--cluster-name", name, "--cluster-id", id])?;
     succeeds("north", &["status", "--wait"]).map(drop)
-}
-
-/// Waits until a cluster sees exactly these members, all of them active and connected.
-async fn members(cluster: &str, names: &[&str]) -> anyhow::Result<()> {
-    eventually(LIMIT, || async {
-        let status: Value = serde_json::from_str(&succeeds(cluster, &["mesh", "status", "-o", "json"])?)?;
-        let members = status["members"].as_array().context("no members")?;
-        let well = |m: &Value| m["state"] == "active" && m["connected"] == true && m["synced"] == true;
-        let mut found: Vec<_> =
-            members.iter().filter(|m| well(m)).filter_map(|m| m["name"].as_str()).collect();
-        let mut wanted = names.to_vec();
-        found.sort_unstable();
-        wanted.sort_unstable();
-        ensure!(members.len() == names.len() && found == wanted, "{cluster} sees {status}");
-        Ok(())
-    })
-    .await
-}
-
-/// How many addresses of pods and nodes of north the nodes of a cluster have in their maps.
-fn remote_addresses(cluster: &str) -> anyhow::Result<usize> {
-    let list: Value = serde_json::from_str(&succeeds(cluster, &["bpf", "address", "list", "-o", "json"])?)?;
-    let entries = list.as_object().into_iter().flat_map(|nodes| nodes.values()).filter_map(Value::as_array);
-    let keys = entries.flatten().filter_map(|entry| entry["key"].as_str());
-    Ok(keys.filter(|key| key.starts_with("10.102.") || key.starts_with("10.12.")).count())
 }
