@@ -51,7 +51,10 @@ fn counts(shown: &Shown) -> BTreeMap<String, u64> {
         let records = state.records();
         BTreeMap::from([
             ("endpoints".to_owned(), count(local)),
-            ("remote-endpoints".to_owned(), count(records.endpoints().len().saturating_sub(local))),
+            (
+                "remote-endpoints".to_owned(),
+                count(records.endpoints().len().saturating_sub(local) + state.foreign_pods()),
+            ),
             ("identities".to_owned(), count(records.identities().len())),
             ("nodes".to_owned(), count(records.nodes().len())),
             ("services".to_owned(), count(records.services().len())),

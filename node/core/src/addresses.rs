@@ -4,7 +4,7 @@
 //! and the most trustworthy one counts: this node, then the other nodes of the own cluster, then what this node gave
 //! to its pods, then records of the own cluster's pods, then what other clusters say.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tombolo_abi::{AddressFlags, AddressKey, AddressValue, PrefixKey};
 use tombolo_model::{Address, ClusterId, EndpointRecord, Identity, NodeRecord};
@@ -12,9 +12,10 @@ use tombolo_model::{Address, ClusterId, EndpointRecord, Identity, NodeRecord};
 use crate::{endpoints::LocalEndpoint, table::Table, topology::Site};
 
 /// Who says that it has an address; the smallest of several counts.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Claimant {
     /// This node.
+    #[default]
     Host,
     /// Another node of the own cluster, by name.
     Node(String),
@@ -60,19 +61,23 @@ pub struct Claim {
 pub struct Addresses {
     /// `ADDRESS`.
     pub table: Table<AddressKey, AddressValue>,
-    claims: BTreeMap<Address, BTreeMap<Claimant, AddressValue>>,
-    held: BTreeMap<Claimant, Vec<Address>>,
+    /// In one map, for nearly every address has one claimant, and a map for each would cost most of the memory.
+    claims: BTreeMap<(Address, Arc<Claimant>), AddressValue>,
+    held: BTreeMap<Arc<Claimant>, Box<[Address]>>,
+    /// The smallest claimant there is, to begin searching with.
+    first: Arc<Claimant>,
 }
 
 impl Addresses {
     /// Replaces what the claimant claimed before. Touches only the addresses in either.
     pub fn claim(&mut self, claim: Claim) {
         let mut touched = self.forget(&claim.claimant);
+        let claimant = Arc::new(claim.claimant);
         for address in &claim.addresses {
-            self.claims.entry(*address).or_default().insert(claim.claimant.clone(), claim.value);
+            self.claims.insert((*address, claimant.clone()), claim.value);
         }
         touched.extend(&claim.addresses);
-        self.held.insert(claim.claimant, claim.addresses);
+        self.held.insert(claimant, claim.addresses.into());
         self.program(touched);
     }
 
@@ -82,22 +87,34 @@ impl Addresses {
         self.program(touched);
     }
 
+    /// The pods of other clusters, by cluster, namespace and name.
+    pub fn foreign_pods(&self) -> impl Iterator<Item = (ClusterId, &str, &str)> {
+        self.held.keys().filter_map(|claimant| match &**claimant {
+            Claimant::ForeignPod(cluster, namespace, name) => Some((*cluster, &**namespace, &**name)),
+            _ => None,
+        })
+    }
+
+    /// What an owner of addresses claims; the value of nobody for one that claims none.
+    pub fn claimed(&self, claimant: &Claimant) -> Option<Claim> {
+        let (claimant, addresses) = self.held.get_key_value(claimant)?;
+        let first = addresses.first().and_then(|address| self.claims.get(&(*address, claimant.clone())));
+        let value = first.copied().unwrap_or(AddressValue::new(Identity::INIT.get(), AddressFlags::NONE));
+        Some(Claim { claimant: Claimant::clone(claimant), addresses: addresses.to_vec(), value })
+    }
+
     fn forget(&mut self, claimant: &Claimant) -> Vec<Address> {
-        let addresses = self.held.remove(claimant).unwrap_or_default();
+        let Some((claimant, addresses)) = self.held.remove_entry(claimant) else { return Vec::new() };
         for address in &addresses {
-            if let Some(claims) = self.claims.get_mut(address) {
-                claims.remove(claimant);
-            }
+            self.claims.remove(&(*address, claimant.clone()));
         }
-        addresses
+        addresses.into()
     }
 
     fn program(&mut self, touched: Vec<Address>) {
         for address in touched {
-            let winner = self.claims.get(&address).and_then(|claims| claims.values().next()).copied();
-            if winner.is_none() {
-                self.claims.remove(&address);
-            }
+            let mut claims = self.claims.range((address, self.first.clone())..);
+            let winner = claims.next().filter(|((of, _), _)| *of == address).map(|(_, value)| *value);
             self.table.set(AddressKey::new(address.octets()), winner);
         }
     }

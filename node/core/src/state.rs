@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tombolo_abi::{
     AddressValue, BackendKey, BackendValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue,
 };
-use tombolo_model::{Address, ClusterId, EndpointRecord, NodeRecord, Prefix, Record, RecordKey};
+use tombolo_model::{Address, ClusterId, EndpointRecord, Identity, NodeRecord, Prefix, Record, RecordKey};
 
 pub use records::Records;
 pub use tables::TableId;
@@ -104,7 +104,11 @@ impl State {
     /// A session begins: the stream tells all records anew, then [`State::complete_sync`] is due. A session that
     /// breaks before leaves everything as it is.
     pub fn begin_sync(&mut self) {
-        self.records.begin_sync();
+        let foreign = self.addresses.foreign_pods();
+        let foreign = foreign.map(|(cluster, namespace, name)| {
+            RecordKey::Endpoint(cluster, namespace.to_owned(), name.to_owned())
+        });
+        self.records.begin_sync(foreign);
     }
 
     /// Takes one change from the stream.
@@ -212,6 +216,27 @@ impl State {
     /// All records.
     pub const fn records(&self) -> &Records {
         &self.records
+    }
+
+    /// How many pods of other clusters are known.
+    pub fn foreign_pods(&self) -> usize {
+        self.addresses.foreign_pods().count()
+    }
+
+    /// The pods of other clusters as far as they are kept: without UID and node.
+    pub fn foreign_endpoints(&self) -> impl Iterator<Item = EndpointRecord> {
+        self.addresses.foreign_pods().filter_map(|(cluster, namespace, name)| {
+            let claim = self.addresses.claimed(&Claimant::pod(self.own.cluster, cluster, namespace, name))?;
+            Some(EndpointRecord {
+                cluster,
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                uid: String::new(),
+                node: String::new(),
+                addresses: claim.addresses,
+                identity: Identity::from_bits(claim.value.identity()),
+            })
+        })
     }
 
     /// The local endpoints, to be stored when they change.

@@ -98,12 +98,24 @@ pub enum Command {
     /// Say when a backend is in the maps of this node.
     #[command(hide = true)]
     Backend(propagation::Wanted),
+    /// Say whenever backends come or go in the maps of this node.
+    #[command(hide = true)]
+    Backends(propagation::Many),
     /// Be the other clusters of a mesh.
     #[command(hide = true)]
     MeshPeers(scale::Peers),
     /// Be the daemon of a mesh.
     #[command(hide = true)]
     MeshDaemon(scale::Daemon),
+    /// Be the daemon of many nodes.
+    #[command(hide = true)]
+    MeshHub(scale::Hub),
+    /// Be many nodes.
+    #[command(hide = true)]
+    MeshNodes(scale::Nodes),
+    /// Be a large cluster that joins the playground.
+    #[command(hide = true)]
+    MeshBig(scale::Big),
     /// Be a part of the peer of `mesh.propagation`.
     #[command(hide = true)]
     Chain {
@@ -127,9 +139,13 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Cni(calls) => print(&cni::time_calls(&calls)?),
         Command::Programs { rounds } => print(&datapath::time_programs(rounds)?),
         Command::Backend(wanted) => wanted.report(),
+        Command::Backends(many) => many.report(),
         Command::Chain { hop } => hop.run(),
         Command::MeshPeers(peers) => peers.run(),
         Command::MeshDaemon(daemon) => daemon.run(),
+        Command::MeshHub(hub) => hub.run(),
+        Command::MeshNodes(nodes) => nodes.run(),
+        Command::MeshBig(big) => big.run(),
     }
 }
 

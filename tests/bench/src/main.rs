@@ -68,7 +68,7 @@ struct Benchmark {
     run: fn(&Context) -> anyhow::Result<Vec<measure::Result>>,
 }
 
-const BENCHMARKS: [&Benchmark; 12] = [
+const BENCHMARKS: [&Benchmark; 15] = [
     &pods::SAME_THROUGHPUT,
     &pods::SAME_RR,
     &pods::CROSS_THROUGHPUT,
@@ -78,8 +78,11 @@ const BENCHMARKS: [&Benchmark; 12] = [
     &cni::CALLS,
     &mesh::THROUGHPUT,
     &propagation::PROPAGATION,
+    &propagation::LATENCY,
     &scale::SYNC,
     &scale::RESUME,
+    &scale::FANOUT,
+    &scale::MEMORY,
     &datapath::PROGRAMS,
 ];
 

@@ -2,6 +2,7 @@
 
 mod backend;
 mod chain;
+mod load;
 mod reporter;
 
 use std::{
@@ -22,6 +23,7 @@ use tombolo_playground::Cluster;
 
 pub use backend::Wanted;
 pub use chain::Hop;
+pub use load::{LATENCY, Many};
 
 use crate::{
     Benchmark, Context,
@@ -31,7 +33,8 @@ use crate::{
     scope::Scope,
 };
 use chain::Chain;
-use reporter::{Reporter, monotonic};
+use reporter::Reporter;
+pub use reporter::monotonic;
 
 /// `mesh.propagation`.
 pub const PROPAGATION: Benchmark = Benchmark {
@@ -67,20 +70,20 @@ fn propagation(context: &Context) -> anyhow::Result<Vec<Result>> {
     let [node, _] = context.two_nodes(west)?;
     let here = Scope::new(east)?;
     let there = here.twin(west)?;
-    let frontend = SocketAddr::from((make_service(&there)?, PORT));
-    make_service(&here)?;
+    let frontend = SocketAddr::from((make_service(&there, "target")?, PORT));
+    make_service(&here, "target")?;
     // Of the first node's range, behind what it gives to pods first.
     let [a, b, ..] = pods_of(east)?.octets();
     let endpoint = Ipv4Addr::new(a, b, 0, 250);
     make_slice(&here, "ours", endpoint, &json!({"kubernetes.io/service-name": "target"}))?;
-    make_slice(&here, "peer", endpoint, &json!({}))?;
+    make_slice(&here, "peer", endpoint, &json!({"bench": "one"}))?;
     let writer = Writer::new(east, &here.namespace, endpoint)?;
 
     let program = this_program()?;
     let (service, backend) = (frontend.to_string(), SocketAddr::from((endpoint, PORT)).to_string());
     let argv = [&program, "backend", &service, &backend].map(str::to_owned);
     let mut maps = Reporter::start(&mut west.command(&node, &argv)?)?;
-    let mut chain = Chain::start(east, &here.namespace, "peer")?;
+    let mut chain = Chain::start(east, &here.namespace, "one")?;
     let mut ours = Side { writer: &writer, slice: "ours", reporter: &mut maps };
     let mut peer = Side { writer: &writer, slice: "peer", reporter: &mut chain.end };
     // The first sample of each makes connections and fills caches.
@@ -90,14 +93,14 @@ fn propagation(context: &Context) -> anyhow::Result<Vec<Result>> {
 }
 
 /// A global service without selector: who its endpoints are is for others to say. Returns its address.
-fn make_service(scope: &Scope) -> anyhow::Result<Ipv4Addr> {
+fn make_service(scope: &Scope, name: &str) -> anyhow::Result<Ipv4Addr> {
     let manifest = json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "target", "annotations": {"service.tombolo.io/global": "true"}},
+        "metadata": {"name": name, "annotations": {"service.tombolo.io/global": "true"}},
         "spec": {"ports": [{"port": PORT}]},
     });
     scope.kubectl(&["create", "-f", "-"], &manifest)?;
-    let address = ["get", "service", "target", "-o", "jsonpath={.spec.clusterIP}"];
+    let address = ["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"];
     Ok(String::from_utf8(scope.kubectl(&address, &Value::Null)?)?.parse()?)
 }
 

@@ -1,21 +1,25 @@
 //! A mesh of many clusters: one real daemon, all others generated in a second process.
 
 mod daemon;
+mod fanout;
 mod generated;
+mod memory;
 mod peers;
 mod resume;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Lines},
+    io::{BufRead, BufReader, Lines, Write as _},
     path::{Path, PathBuf},
-    process::{ChildStdout, Command},
+    process::{ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context as _, ensure};
 use tombolo_playground::layout;
 
 pub use daemon::{Daemon, Measured};
+pub use fanout::{FANOUT, Hub, Nodes};
+pub use memory::{Big, MEMORY};
 pub use peers::Peers;
 pub use resume::RESUME;
 
@@ -134,7 +138,7 @@ impl Drop for Scratch {
 
 /// A process that says what it has to say in lines.
 struct Process {
-    _running: Running,
+    running: Running,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -142,7 +146,17 @@ impl Process {
     fn start(command: &mut Command) -> anyhow::Result<Self> {
         let mut child = command.spawn().context("cannot run this program")?;
         let stdout = child.stdout.take().context("its output is not piped")?;
-        Ok(Self { _running: Running(child), lines: BufReader::new(stdout).lines() })
+        Ok(Self { running: Running(child), lines: BufReader::new(stdout).lines() })
+    }
+
+    /// One that is told things, too.
+    fn talking(command: &mut Command) -> anyhow::Result<Self> {
+        Self::start(command.stdin(Stdio::piped()))
+    }
+
+    fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let stdin = self.running.0.stdin.as_mut().context("its input is not piped")?;
+        Ok(writeln!(stdin, "{line}")?)
     }
 
     fn line(&mut self) -> anyhow::Result<String> {

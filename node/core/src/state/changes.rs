@@ -35,8 +35,11 @@ impl State {
         if record.cluster == self.own.cluster && record.node == self.own.name {
             self.relabel(&record);
         }
-        let key = (record.cluster, record.namespace.clone(), record.name.clone());
-        self.records.endpoints.insert(key, record);
+        // Of other clusters' pods nothing else is needed, and there may be many.
+        if record.cluster == self.own.cluster {
+            let key = (record.cluster, record.namespace.clone(), record.name.clone());
+            self.records.endpoints.insert(key, record);
+        }
     }
 
     /// A local pod's labels may have changed, and with them its identity.

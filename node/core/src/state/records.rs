@@ -31,7 +31,7 @@ impl Records {
         &self.nodes
     }
 
-    /// Pods by cluster, namespace and name.
+    /// Pods of the own cluster, by cluster, namespace and name.
     pub const fn endpoints(&self) -> &BTreeMap<(ClusterId, String, String), EndpointRecord> {
         &self.endpoints
     }
@@ -46,8 +46,9 @@ impl Records {
         &self.policies
     }
 
-    pub(super) fn begin_sync(&mut self) {
-        self.unseen = Some(self.keys().collect());
+    /// `others` are records that are kept elsewhere.
+    pub(super) fn begin_sync(&mut self, others: impl Iterator<Item = RecordKey>) {
+        self.unseen = Some(self.keys().chain(others).collect());
     }
 
     pub(super) fn note_seen(&mut self, key: &RecordKey) {

@@ -269,6 +269,7 @@ pub(crate) fn all_records(state: &State) -> Vec<Record> {
     identities
         .chain(records.nodes().values().cloned().map(Record::Node))
         .chain(records.endpoints().values().cloned().map(Record::Endpoint))
+        .chain(state.foreign_endpoints().map(Record::Endpoint))
         .chain(records.services().values().cloned().map(Record::Service))
         .chain(records.policies().values().cloned().map(Record::Policy))
         .collect()

@@ -25,18 +25,14 @@ const TCP: u8 = 6;
 /// What the harness in the node looks for.
 #[derive(clap::Args)]
 pub struct Wanted {
-    service: SocketAddr,
-    backend: SocketAddr,
+    pub(super) service: SocketAddr,
+    pub(super) backend: SocketAddr,
 }
 
 impl Wanted {
     /// The harness: for each line of standard input, says when the backend is there (`true`) or gone (`false`).
     pub fn report(&self) -> anyhow::Result<()> {
-        // Or else the kernel adds as much again to each pause.
-        set_timerslack(1)?;
-        let maps = Maps::at(Path::new(DEFAULT_PIN_DIR));
-        let services =
-            Services { service: maps.service()?, slot: maps.backend_slot()?, backend: maps.backend()? };
+        let services = Services::open()?;
         say_ready()?;
         for line in stdin().lines() {
             let (wanted, started) = (line?.parse()?, Instant::now());
@@ -44,7 +40,7 @@ impl Wanted {
                 ensure!(started.elapsed() < PATIENCE, "{} never becomes {wanted}", self.backend);
                 thread::sleep(INTERVAL);
             }
-            say_seen(wanted)?;
+            say_seen("ours", wanted)?;
         }
         Ok(())
     }
@@ -56,7 +52,34 @@ struct Services {
     backend: Hash<BackendKey, BackendValue>,
 }
 
+/// Tells of every backend that comes or goes, by its place among those wanted.
+pub(super) fn follow(
+    wanted: &[Wanted],
+    tell: impl Fn(usize, bool) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let services = Services::open()?;
+    let mut known = wanted.iter().map(|one| services.has(one)).collect::<Result<Vec<_>, _>>()?;
+    say_ready()?;
+    loop {
+        for (n, (one, known)) in wanted.iter().zip(&mut known).enumerate() {
+            let now = services.has(one)?;
+            if now != *known {
+                tell(n, now)?;
+                *known = now;
+            }
+        }
+        thread::sleep(INTERVAL);
+    }
+}
+
 impl Services {
+    fn open() -> anyhow::Result<Self> {
+        // Or else the kernel adds as much again to each pause.
+        set_timerslack(1)?;
+        let maps = Maps::at(Path::new(DEFAULT_PIN_DIR));
+        Ok(Self { service: maps.service()?, slot: maps.backend_slot()?, backend: maps.backend()? })
+    }
+
     /// Whether the programs would find the backend.
     fn has(&self, wanted: &Wanted) -> Result<bool, TableError> {
         let key = ServiceKey::new(mapped(wanted.service.ip()), wanted.service.port(), TCP);

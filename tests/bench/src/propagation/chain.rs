@@ -10,10 +10,13 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clap::Subcommand;
-use etcd_client::{Client, WatchStream};
+use etcd_client::{Client, WatchOptions, WatchStream};
 use futures::TryStreamExt;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::watcher::{self, Event};
+use kube::{
+    ResourceExt,
+    runtime::watcher::{self, Event},
+};
 use tombolo_playground::Cluster;
 
 use super::{
@@ -26,14 +29,14 @@ use crate::{
     scope::eventually,
 };
 
-const KEY: &str = "bench/slice";
+const PREFIX: &str = "bench/";
 
 /// A hop, run as a process.
 #[derive(Subcommand)]
 pub enum Hop {
     /// From the API server into an etcd.
     #[command(hide = true)]
-    Export { kubeconfig: PathBuf, namespace: String, slice: String, to: String },
+    Export { kubeconfig: PathBuf, namespace: String, label: String, to: String },
     /// From one etcd into another.
     #[command(hide = true)]
     Copy { from: String, to: String },
@@ -51,14 +54,14 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// From a slice of a cluster to the last hop.
-    pub fn start(cluster: &Cluster, namespace: &str, slice: &str) -> anyhow::Result<Self> {
+    /// From the slices of a cluster with this value of the label `bench` to the last hop.
+    pub fn start(cluster: &Cluster, namespace: &str, label: &str) -> anyhow::Result<Self> {
         let program = cluster.layout().programs().join("etcd");
         let ((near, near_url), (far, far_url)) = (etcd(&program)?, etcd(&program)?);
         let kubeconfig = cluster.kubeconfig().display().to_string();
         let end = hop(&["receive", &far_url])?;
         let copy = hop(&["copy", &near_url, &far_url])?;
-        let export = hop(&["export", &kubeconfig, namespace, slice, &near_url])?;
+        let export = hop(&["export", &kubeconfig, namespace, label, &near_url])?;
         Ok(Self { end, _hops: [copy, export], _etcds: [near, far] })
     }
 }
@@ -101,8 +104,8 @@ impl Hop {
     pub fn run(self) -> anyhow::Result<()> {
         runtime()?.block_on(async {
             match self {
-                Self::Export { kubeconfig, namespace, slice, to } => {
-                    export(&kubeconfig, &namespace, &slice, &to).await
+                Self::Export { kubeconfig, namespace, label, to } => {
+                    export(&kubeconfig, &namespace, &label, &to).await
                 }
                 Self::Copy { from, to } => copy(&from, &to).await,
                 Self::Receive { from } => receive(&from).await,
@@ -111,13 +114,16 @@ impl Hop {
     }
 }
 
-async fn export(kubeconfig: &Path, namespace: &str, slice: &str, to: &str) -> anyhow::Result<()> {
+async fn export(kubeconfig: &Path, namespace: &str, label: &str, to: &str) -> anyhow::Result<()> {
     let mut etcd = Client::connect([to], None).await?;
-    let config = watcher::Config::default().fields(&format!("metadata.name={slice}"));
+    let config = watcher::Config::default().labels(&format!("bench={label}"));
     let mut events = Box::pin(watcher::watcher(slices(kubeconfig, namespace).await?, config));
     while let Some(event) = events.try_next().await? {
         match event {
-            Event::Apply(slice) => drop(etcd.put(KEY, serde_json::to_vec(&slice)?, None).await?),
+            Event::Apply(slice) => {
+                let key = format!("{PREFIX}{}", slice.name_any());
+                etcd.put(key, serde_json::to_vec(&slice)?, None).await?;
+            }
             Event::InitDone => say_ready()?,
             Event::Init | Event::InitApply(_) | Event::Delete(_) => {}
         }
@@ -128,37 +134,34 @@ async fn export(kubeconfig: &Path, namespace: &str, slice: &str, to: &str) -> an
 async fn copy(from: &str, to: &str) -> anyhow::Result<()> {
     let mut target = Client::connect([to], None).await?;
     let mut source = watch(from).await?;
-    while let Some(value) = next(&mut source).await? {
-        target.put(KEY, value, None).await?;
+    while let Some(response) = source.message().await? {
+        for pair in response.events().iter().filter_map(|event| event.kv()) {
+            target.put(pair.key(), pair.value(), None).await?;
+        }
     }
     Ok(())
 }
 
 async fn receive(from: &str) -> anyhow::Result<()> {
     let mut source = watch(from).await?;
-    while let Some(value) = next(&mut source).await? {
-        let slice: EndpointSlice = serde_json::from_slice(&value)?;
-        let conditions = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.conditions.as_ref());
-        say_seen(conditions.into_iter().all(|conditions| conditions.ready == Some(true)))?;
+    while let Some(response) = source.message().await? {
+        for pair in response.events().iter().filter_map(|event| event.kv()) {
+            let slice: EndpointSlice = serde_json::from_slice(pair.value())?;
+            let conditions =
+                slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.conditions.as_ref());
+            let ready = conditions.into_iter().all(|conditions| conditions.ready == Some(true));
+            say_seen(&slice.name_any(), ready)?;
+        }
     }
     Ok(())
 }
 
 /// A watch that has begun.
 async fn watch(url: &str) -> anyhow::Result<WatchStream> {
-    let mut stream = Client::connect([url], None).await?.watch(KEY, None).await?;
+    let all = WatchOptions::new().with_prefix();
+    let mut stream = Client::connect([url], None).await?.watch(PREFIX, Some(all)).await?;
     let first = stream.message().await?.context("the watch ends at once")?;
     ensure!(first.created(), "the watch does not begin: {}", first.cancel_reason());
     say_ready()?;
     Ok(stream)
-}
-
-/// The value that was put last.
-async fn next(stream: &mut WatchStream) -> anyhow::Result<Option<Vec<u8>>> {
-    while let Some(response) = stream.message().await? {
-        if let Some(value) = response.events().last().and_then(|event| event.kv()) {
-            return Ok(Some(value.value().to_vec()));
-        }
-    }
-    Ok(None)
 }

@@ -28,10 +28,13 @@ pub struct Reporter {
 
 /// What it says.
 #[derive(Serialize, Deserialize)]
-struct Seen {
-    ready: bool,
+pub struct Seen {
+    /// Which slice.
+    pub slice: String,
+    /// Whether its endpoint is ready.
+    pub ready: bool,
     /// By the machine's monotonic clock, which all of its processes share.
-    time: Duration,
+    pub time: Duration,
 }
 
 impl Reporter {
@@ -63,6 +66,11 @@ impl Reporter {
         }
     }
 
+    /// All that it has said since it was asked last.
+    pub fn all(&self) -> Vec<Seen> {
+        self.lines.try_iter().filter_map(|line| serde_json::from_str(&line).ok()).collect()
+    }
+
     fn line(&self) -> anyhow::Result<String> {
         self.lines.recv_timeout(PATIENCE).context("what was written did not arrive")
     }
@@ -74,8 +82,8 @@ pub fn say_ready() -> anyhow::Result<()> {
 }
 
 /// The process itself says what it sees just now.
-pub fn say_seen(ready: bool) -> anyhow::Result<()> {
-    let seen = Seen { ready, time: monotonic()? };
+pub fn say_seen(slice: &str, ready: bool) -> anyhow::Result<()> {
+    let seen = Seen { slice: slice.to_owned(), ready, time: monotonic()? };
     Ok(writeln!(stdout(), "{}", serde_json::to_string(&seen)?)?)
 }
 

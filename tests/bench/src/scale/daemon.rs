@@ -89,6 +89,7 @@ impl Daemon {
             stats,
             stores: Arc::new(move || Box::new(store.clone()) as Box<dyn ObjectStore>),
             memory: Arc::new(|| Box::new(MemoryStore::default()) as Box<dyn ObjectStore>),
+            held: Vec::new(),
             nodes: known_nodes,
         };
         let config = MeshConfig {
@@ -144,7 +145,7 @@ async fn store(cluster: &Cluster, address: SocketAddr, others: &[Listed]) -> any
     Ok(store)
 }
 
-async fn accept(mut listener: Listener, mesh: Mesh) {
+pub(super) async fn accept(mut listener: Listener, mesh: Mesh) {
     let mut sessions = JoinSet::new();
     while let Some(accepted) = listener.accept().await {
         let mesh = mesh.clone();
