@@ -28,14 +28,18 @@ pub(super) async fn load(mesh: &Mesh) -> Result<Option<MeshState>, StorageError>
 /// Remembers the mesh as it changes.
 pub(super) async fn keep(mesh: &Mesh) -> Infallible {
     let mut known = mesh.0.known.subscribe();
-    let mut stored = None;
+    let (mut stored, mut looked_at) = (None, None);
     loop {
         let now = known.borrow_and_update().as_ref().filter(|known| known.caught_up).map(|k| k.state.clone());
-        if let Some(state) = now {
+        // Hundreds of clusters are not to be compared each time that somebody looks.
+        let number = |state: &MeshState| (state.mesh, state.lineage, state.version);
+        if let Some(state) = now.filter(|state| looked_at != Some(number(state))) {
+            looked_at = Some(number(&state));
             let state = MeshState { tokens: BTreeMap::new(), version: 0, clock: 0, ..(*state).clone() };
             if stored.as_ref() != Some(&state) {
                 if let Err(error) = store(mesh, &state).await {
                     warn!(%error, "the mesh cannot be remembered");
+                    looked_at = None;
                     sleep(RETRY).await;
                     continue;
                 }

@@ -49,6 +49,7 @@ pub(super) struct PeerTable(Arc<Mutex<BTreeMap<ClusterId, Entry>>>);
 struct Entry {
     name: ClusterName,
     peer: Peer,
+    status: watch::Receiver<PeerStatus>,
     member: MemberId,
     ca: Vec<Vec<u8>>,
     containment: watch::Sender<Containment>,
@@ -69,12 +70,12 @@ impl PeerTable {
 
     /// The state of the session with a cluster, and whether all of its records have arrived once.
     pub(super) fn status(&self, cluster: ClusterId) -> Option<(PeerStatus, bool)> {
-        self.entries().get(&cluster).map(|entry| (entry.peer.status().borrow().clone(), entry.complete))
+        self.entries().get(&cluster).map(|entry| (entry.status.borrow().clone(), entry.complete))
     }
 
     /// [`PeerTable::status`] of all.
     pub(super) fn all(&self) -> BTreeMap<ClusterId, (PeerStatus, bool)> {
-        let of = |entry: &Entry| (entry.peer.status().borrow().clone(), entry.complete);
+        let of = |entry: &Entry| (entry.status.borrow().clone(), entry.complete);
         self.entries().iter().map(|(id, entry)| (*id, of(entry))).collect()
     }
 
@@ -331,6 +332,7 @@ impl PeerSet {
         let dial = tokio::spawn(async move { dialling.dial(dialer, dialled).await });
         let entry = Entry {
             name: record.name.clone(),
+            status: peer.status(),
             peer,
             member: record.member(),
             ca: record.ca.clone(),
@@ -407,27 +409,26 @@ impl PeerSet {
         completes
     }
 
-    /// Takes the backends of silent clusters out of service.
+    /// Takes the backends of silent clusters out of service, and tells the others who is silent.
     fn judge(&mut self) {
-        let signs: Vec<_> =
-            self.mesh.0.peers.entries().iter().map(|(id, entry)| (*id, signs(entry))).collect();
-        let excluded = self.liveness.judge(Instant::now(), signs);
+        let (now, drain) = (Instant::now(), self.mesh.0.config.drain);
+        let (mut signs, mut silent) = (Vec::new(), BTreeSet::new());
+        for (id, entry) in self.mesh.0.peers.entries().iter() {
+            let status = entry.status.borrow();
+            let heard = if status.up { Some(now) } else { status.heard };
+            signs.push((*id, Signs { heard, well: status.up && entry.complete }));
+            // Before the first time, since when that is awaited.
+            if entry.removed.is_none() && now.duration_since(heard.unwrap_or(entry.since)) >= drain {
+                silent.insert(*id);
+            }
+        }
+        let excluded = self.liveness.judge(now, signs);
         if excluded != self.excluded {
             info!(silent = ?excluded, "clusters without traffic from here");
             self.excluded.clone_from(&excluded);
             self.mesh.0.parts.exporter.set_excluded(excluded);
         }
-        self.observe();
-    }
-
-    /// Notes what the other clusters are to know of how this one sees the mesh.
-    fn observe(&self) {
         let inner = &self.mesh.0;
-        let (now, drain) = (Instant::now(), inner.config.drain);
-        let entries = inner.peers.entries();
-        let members = entries.iter().filter(|(_, entry)| entry.removed.is_none());
-        let is_silent = |entry: &Entry| now.duration_since(last_heard(entry, now)) >= drain;
-        let silent = members.filter(|(_, entry)| is_silent(entry)).map(|(id, _)| *id).collect();
         let membership = inner.known.borrow().as_ref().map_or(0, |known| known.state.version);
         change(&inner.observation, Observation { silent, membership });
     }
@@ -500,20 +501,6 @@ fn containment(record: &ClusterRecord) -> Containment {
         node_prefixes: record.node_prefixes.clone(),
         pod_prefixes: record.pod_prefixes.clone(),
     }
-}
-
-fn signs(entry: &Entry) -> Signs {
-    let status = entry.peer.status();
-    let status = status.borrow();
-    let heard = if status.up { Some(Instant::now()) } else { status.heard };
-    Signs { heard, well: status.up && entry.complete }
-}
-
-/// When it was heard; before the first time, since when that is awaited.
-fn last_heard(entry: &Entry, now: Instant) -> Instant {
-    let status = entry.peer.status();
-    let status = status.borrow();
-    if status.up { now } else { status.heard.unwrap_or(entry.since) }
 }
 
 fn change<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
