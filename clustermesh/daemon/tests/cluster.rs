@@ -21,7 +21,7 @@ use installation::{NAMESPACE, create, daemon_token, install};
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Node, Pod, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
 };
 use kube::{
@@ -53,7 +53,7 @@ use tombolo_mesh_net::{
     node::{NodeClient, NodeClientConfig},
     session::{Backoff, Local},
     storage::{ObjectStore, StorageError},
-    tls::{Credentials, TrustStore},
+    tls::{CertificateAuthority, Credentials, TrustStore},
     transport::{Dialer, Stats},
 };
 use tombolo_model::{Address, Record, RecordKey, TunnelKey};
@@ -147,6 +147,7 @@ async fn two_replicas() {
     identities_and_policies(&client, &first).await;
     validation(&client).await;
     authority_is_made_once(&client).await;
+    authority_comes_from_a_secret(&client).await;
     membership_is_fenced(&client).await;
     let token = tokens_are_reviewed(&client).await;
     a_node_is_told_and_tells(&client, &first, &token).await;
@@ -242,6 +243,26 @@ async fn authority_is_made_once(client: &Client) {
     assert_eq!(a, b, "two at the same time get one authority");
     let other = Keeper::new(client, NAMESPACE, name, None).ensure().await.unwrap();
     assert_ne!(other.key_pem(), a);
+}
+
+/// Somebody else, like cert-manager, keeps the authority.
+async fn authority_comes_from_a_secret(client: &Client) {
+    let name = "east".parse().unwrap();
+    let keeper = |source: &str| Keeper::new(client, "kept", "east".parse().unwrap(), Some(source.to_owned()));
+    create(&Api::<Namespace>::all(client.clone()), json!({"metadata": {"name": "kept"}})).await;
+    let error = keeper("ca-pair").ensure().await.unwrap_err().to_string();
+    assert!(error.contains("Secret ca-pair (caSecret) cannot be used: it does not exist"), "{error}");
+    let hour = std::time::Duration::from_secs(3600);
+    let theirs = CertificateAuthority::generate(&name, std::time::SystemTime::now(), hour).unwrap();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), "kept");
+    let pair = json!({"tls.crt": theirs.bundle_pem(), "tls.key": theirs.key_pem()});
+    create(&secrets, json!({"metadata": {"name": "ca-pair"}, "stringData": pair})).await;
+    assert_eq!(keeper("ca-pair").ensure().await.unwrap().pin().unwrap(), theirs.pin().unwrap());
+    let broken = json!({"tls.crt": theirs.bundle_pem(), "tls.key": "none"});
+    create(&secrets, json!({"metadata": {"name": "broken"}, "stringData": broken})).await;
+    secrets.delete("tombolo-ca", &DeleteParams::default()).await.unwrap();
+    let error = keeper("broken").ensure().await.unwrap_err().to_string();
+    assert!(error.contains("tls.key, its key in PEM (PKCS #8)"), "{error}");
 }
 
 async fn membership_is_fenced(client: &Client) {

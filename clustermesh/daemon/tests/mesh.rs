@@ -212,4 +212,5 @@ async fn who_takes_over_knows_what_was_heard() {
     kept.held = held;
     let east = Cluster::restart(kept).await;
     eventually("what west had said", || east.endpoints_of(2.try_into().unwrap()).len() == 4).await;
+    eventually("and is silent about now", || east.backends().len() == 1).await;
 }

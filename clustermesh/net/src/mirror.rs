@@ -56,6 +56,8 @@ impl Mirror {
             tokio::select! {
                 result = self.send(&mut tx) => result,
                 error = expired(&connection) => Err(error),
+                // Between changes nothing is sent that would tell.
+                error = connection.closed() => Err(error.into()),
             }
         };
         served.await.map_err(|error| end(&connection, error))

@@ -27,8 +27,8 @@ struct State {
 /// What is known of a cluster at a moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Signs {
-    /// When it was heard last; none before the first time: then it has no backends either.
-    pub(super) heard: Option<Instant>,
+    /// When it was heard last; before the first time, since when it is listened to.
+    pub(super) heard: Instant,
     /// Whether it has a session and all of its records have arrived.
     pub(super) well: bool,
 }
@@ -49,7 +49,7 @@ impl Liveness {
         for (cluster, Signs { heard, well }) in signs {
             let mut state = before.get(&cluster).copied().unwrap_or_default();
             state.well_since = state.well_since.filter(|_| well).or(well.then_some(now));
-            let silent = heard.is_some_and(|heard| now.duration_since(heard) >= self.drain);
+            let silent = now.duration_since(heard) >= self.drain;
             let back = state.well_since.is_some_and(|since| now.duration_since(since) >= BACK);
             state.excluded = silent || (state.excluded && !back);
             self.clusters.insert(cluster, state);
@@ -68,17 +68,16 @@ mod tests {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
         let mut liveness = Liveness::new(Duration::from_secs(5));
-        let mut excluded = |now, heard: Option<u64>, well| {
-            let signs = Signs { heard: heard.map(at), well };
+        let mut excluded = |now, heard, well| {
+            let signs = Signs { heard: at(heard), well };
             !liveness.judge(at(now), [(cluster, signs)]).is_empty()
         };
-        assert!(!excluded(0, None, false), "never heard");
-        assert!(!excluded(10, Some(10), true));
-        assert!(!excluded(14, Some(10), false));
-        assert!(excluded(15, Some(10), false), "silent for the drain time");
-        assert!(excluded(20, Some(20), true), "back, but only just");
-        assert!(excluded(22, Some(21), false), "gone again");
-        assert!(excluded(23, Some(23), true));
-        assert!(!excluded(26, Some(26), true), "back for good");
+        assert!(!excluded(10, 10, true));
+        assert!(!excluded(14, 10, false));
+        assert!(excluded(15, 10, false), "silent for the drain time");
+        assert!(excluded(20, 20, true), "back, but only just");
+        assert!(excluded(22, 21, false), "gone again");
+        assert!(excluded(23, 23, true));
+        assert!(!excluded(26, 26, true), "back for good");
     }
 }

@@ -415,10 +415,10 @@ impl PeerSet {
         let (mut signs, mut silent) = (Vec::new(), BTreeSet::new());
         for (id, entry) in self.mesh.0.peers.entries().iter() {
             let status = entry.status.borrow();
-            let heard = if status.up { Some(now) } else { status.heard };
+            // Before the first time, since when that is awaited: another replica may have heard of its backends.
+            let heard = if status.up { now } else { status.heard.unwrap_or(entry.since) };
             signs.push((*id, Signs { heard, well: status.up && entry.complete }));
-            // Before the first time, since when that is awaited.
-            if entry.removed.is_none() && now.duration_since(heard.unwrap_or(entry.since)) >= drain {
+            if entry.removed.is_none() && now.duration_since(heard) >= drain {
                 silent.insert(*id);
             }
         }
