@@ -69,14 +69,22 @@ impl Situation<'_> {
 
     /// Whether the mesh can decide, and how close it is to not being able to.
     fn votes(&self) -> Option<String> {
-        if self.status.leader.is_none() {
-            return Some(ProposeError::NoQuorum.to_string());
-        }
         let voters: Vec<_> =
             self.status.conf.voters.iter().filter_map(|id| MemberId::from_bits(*id)?.cluster()).collect();
         let answers = |id: &&ClusterId| **id == self.own || self.session(**id).is_some();
         let answering = voters.iter().filter(answers).count();
         let needed = voters.len() / 2 + 1;
+        // Of two, the other one may have lost its member and keep its session.
+        if self.status.leader.is_none() && answering >= needed && voters.len() > 2 {
+            return Some(format!(
+                "this cluster does not hear the member that leads, though {answering} of {} voters answer it: ask for \
+                 joins and leaves on another one, or move leadership by `tombolo mesh transfer` there",
+                voters.len()
+            ));
+        }
+        if self.status.leader.is_none() {
+            return Some(ProposeError::NoQuorum.to_string());
+        }
         // Two decide together, always.
         (voters.len() > 2 && answering == needed).then(|| {
             format!(
@@ -338,8 +346,10 @@ mod tests {
         let dead = || (PeerStatus::default(), true);
         let (problems, _) = see([hears_all_but(&[]), hears_all_but(&[]), dead()], Some(1));
         assert!(problems[0].starts_with("only 2 of 3 voters answer"), "{problems:?}");
-        let (problems, _) = see([hears_all_but(&[]), dead(), dead()], None);
+        let (problems, _) = see([dead(), dead(), dead()], None);
         assert!(problems[0].contains("tombolo mesh recover"), "{problems:?}");
+        let (problems, _) = see([hears_all_but(&[]), hears_all_but(&[]), dead()], None);
+        assert!(problems[0].contains("does not hear the member that leads"), "{problems:?}");
     }
 
     #[test]
