@@ -78,7 +78,7 @@ async fn a_member_on_an_old_backup_begins_anew() {
     // Of an earlier one: nobody answers that member any more.
     let kept = west.kill().await;
     kept.store.set_bytes(backup);
-    comes_back(kept, &east, 3).await;
+    let _west = comes_back(kept, &east, 3).await;
     eventually("north agrees", || north.mesh.status().unwrap().problems.is_empty()).await;
 }
 
