@@ -200,8 +200,9 @@ pub enum Denied {
     },
 }
 
-/// Whether a client with this (verified) name may use a service of cluster `own`. Nodes and waiting replicas talk to
-/// the daemon of their own cluster, daemons to those of other clusters; who has no certificate can ask for one or join, with a token.
+/// Whether a client with this (verified) name may use a service of cluster `own`. Nodes and waiting replicas talk to the
+/// daemon of their own cluster, daemons to those of other clusters; who has no certificate can ask for one or join, with
+/// a token.
 pub fn authorize(own: &ClusterName, service: Service, client: Option<&SpiffeId>) -> Result<(), Denied> {
     let permitted = match (service, client) {
         (Service::Enroll | Service::Join, _) => true,

@@ -35,8 +35,6 @@ const DEAD_AFTER_ELECTIONS: u64 = 10;
 /// A learner hears the leader's heartbeat once in this many election timeouts: it does not stand for election, and what
 /// is decided comes by itself. There may be hundreds.
 const LEARNER_BEATS_ELECTIONS: u64 = 4;
-/// Refused messages that are remembered until they are asked for.
-const MAX_REFUSED: usize = 64;
 /// How far behind the commit index a learner may be to become a voter.
 const CAUGHT_UP: u64 = 64;
 

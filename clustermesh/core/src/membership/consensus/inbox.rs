@@ -6,7 +6,7 @@ use raft::{StateRole, eraftpb::Message};
 use tombolo_model::ClusterId;
 
 use super::{
-    Halt, Input, MAX_REFUSED, Member, ReceiveError,
+    Halt, Input, Member, ReceiveError,
     guard::{self, Bad, Position},
     presence,
 };
@@ -17,6 +17,8 @@ use crate::membership::{
 
 /// Inputs that wait for storage, at most.
 const MAX_INBOX: usize = 1024;
+/// Refused messages that are remembered until they are asked for.
+const MAX_REFUSED: usize = 64;
 /// The longest message that is looked at.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
