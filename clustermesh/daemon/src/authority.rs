@@ -113,11 +113,8 @@ impl Keeper {
         let Some(name) = &self.source else { return Ok(None) };
         let bad = |reason: String| AuthorityError::Source { name: name.clone(), reason };
         let secret = self.secrets.get_opt(name).await?.ok_or_else(|| bad("it does not exist".to_owned()))?;
-        let entry = |entry: &str| {
-            let bytes = secret.data.as_ref().and_then(|data| data.get(entry));
-            let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
-            text.ok_or_else(|| bad(format!("it has no entry {entry}")))
-        };
+        let entry =
+            |name: &str| material::text(&secret, name).ok_or_else(|| bad(format!("it has no entry {name}")));
         let material = Material::from_pem(&entry("tls.crt")?, &entry("tls.key")?);
         material.map(Some).map_err(|error| bad(error.to_string()))
     }

@@ -21,7 +21,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
 use tombolo_mesh_core::{
-    membership::{ClusterRecord, ClusterState, MeshState, Status},
+    membership::{ClusterRecord, MeshState, Status},
     wire::Observation,
 };
 use tombolo_mesh_net::{
@@ -189,8 +189,8 @@ impl Mesh {
         let _ = tokio::time::timeout(limit, self.0.synced.subscribe().wait_for(|synced| *synced)).await;
     }
 
-    /// The clusters that do not know yet who vouches for this one, its next or former authority included. `known_since` is kept from call to
-    /// call: the version of the membership since which this one's record says so.
+    /// The clusters that do not know yet who vouches for this one, its next or former authority included. `known_since`
+    /// is kept from call to call: the version of the membership since which this one's record says so.
     ///
     /// # Errors
     /// There is no member that runs.
@@ -201,9 +201,8 @@ impl Mesh {
     ) -> Result<Vec<ClusterName>, NotRunning> {
         let Known { state, .. } = self.known()?;
         let own = &self.0.config.local;
-        let bundle = authority.bundle().iter().map(AsRef::as_ref);
         let record = state.clusters.get(&own.cluster_id);
-        let told = record.is_some_and(|record| record.ca.iter().map(Vec::as_slice).eq(bundle));
+        let told = record.is_some_and(|record| record.ca == ders(authority));
         *known_since = known_since.filter(|since| told && *since <= state.version);
         if !told {
             return Ok(vec![own.cluster.clone()]);
@@ -213,13 +212,20 @@ impl Mesh {
             let (peer, _) = self.0.peers.status(id)?;
             Some(peer.observation?.membership >= since)
         };
-        let others =
-            state.clusters.values().filter(|c| c.id != own.cluster_id && c.state != ClusterState::Lost);
-        Ok(others.filter(|c| knows(c.id) != Some(true)).map(|c| c.name.clone()).collect())
+        Ok(state
+            .others(own.cluster_id)
+            .filter(|c| knows(c.id) != Some(true))
+            .map(|c| c.name.clone())
+            .collect())
     }
 
     fn authority(&self) -> Arc<CertificateAuthority> {
         self.0.parts.authority.borrow().clone()
+    }
+
+    /// All authorities that are to be trusted for this cluster (DER).
+    fn own_ca(&self) -> Vec<Vec<u8>> {
+        ders(&self.authority())
     }
 
     fn membership(&self) -> Result<Membership, NotRunning> {
@@ -245,4 +251,8 @@ impl Mesh {
         self.0.switches.send(make(reply)).await.map_err(|_| ended())?;
         done.await.map_err(|_| ended())?
     }
+}
+
+fn ders(authority: &CertificateAuthority) -> Vec<Vec<u8>> {
+    authority.bundle().iter().map(|der| der.to_vec()).collect()
 }

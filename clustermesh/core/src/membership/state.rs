@@ -55,6 +55,11 @@ impl MeshState {
         }
     }
 
+    /// The clusters besides this one that were not given up.
+    pub fn others(&self, own: ClusterId) -> impl Iterator<Item = &ClusterRecord> {
+        self.clusters.values().filter(move |c| c.id != own && c.state != ClusterState::Lost)
+    }
+
     /// Carries a proposal out, or says why not; a refusal changes nothing but the clock.
     pub fn apply(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
         self.clock = proposal.at;

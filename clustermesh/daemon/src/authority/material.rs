@@ -57,9 +57,8 @@ impl Material {
     /// Of the Secret.
     pub fn read(secret: &Secret) -> Result<Self, AuthorityError> {
         let entry = |name: &'static str| {
-            let bytes = secret.data.as_ref().and_then(|data| data.get(name));
-            let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
-            text.filter(|text| text.starts_with("-----BEGIN")).ok_or(AuthorityError::Incomplete(name))
+            let pem = text(secret, name).filter(|text| text.starts_with("-----BEGIN"));
+            pem.ok_or(AuthorityError::Incomplete(name))
         };
         let next = match (entry(NEXT_CERTIFICATE), entry(NEXT_KEY)) {
             (Ok(certificate), Ok(key)) => Some((certificate, key)),
@@ -124,6 +123,11 @@ impl Material {
             None => Self { bundle: first(&self.bundle).to_owned(), ..self.clone() },
         }
     }
+}
+
+/// An entry of a Secret that is text.
+pub fn text(secret: &Secret, name: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(name)?.0.clone()).ok()
 }
 
 /// The first certificate of a text in PEM.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{io::join, time::timeout};
 use tombolo_mesh_core::{
-    membership::{ClusterState, Durable, JoinAnswer, JoinRequest, MemberId, MeshState},
+    membership::{Durable, JoinAnswer, JoinRequest, MemberId, MeshState},
     token::{Token, TokenError},
     trust::{Pin, Service},
 };
@@ -223,15 +223,10 @@ impl Mesh {
         }
     }
 
-    fn own_ca(&self) -> Vec<Vec<u8>> {
-        self.authority().bundle().iter().map(|der| der.to_vec()).collect()
-    }
-
     /// The names of the other clusters.
     pub(super) fn others(&self, state: &MeshState) -> String {
         let own = self.0.config.local.cluster_id;
-        let others = state.clusters.values().filter(|c| c.id != own && c.state != ClusterState::Lost);
-        others.map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
+        state.others(own).map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tombolo_mesh_core::membership::{self, ClusterState, Durable, MeshId};
+use tombolo_mesh_core::membership::{self, Durable, MeshId};
 use tombolo_mesh_net::{
     raft::{Membership, Stopped},
     storage::{MemberStorage, StorageError},
@@ -113,7 +113,7 @@ impl Runner {
             Err(error) => return self.pause(error.to_string()).await,
         };
         let own = self.mesh.0.config.local.cluster_id;
-        if !known.clusters.values().any(|c| c.id != own && c.state != ClusterState::Lost) {
+        if known.others(own).next().is_none() {
             warn!(why, "this cluster was alone in its mesh: a new one is founded");
             return self.begin(founded(&self.mesh)).await;
         }

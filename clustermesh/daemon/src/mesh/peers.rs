@@ -1,8 +1,10 @@
 //! The other clusters of the mesh: their sessions, what they say, and whether they are heard.
 
+mod table;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,18 +15,20 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 use tombolo_mesh_core::{
-    membership::{ClusterRecord, ClusterState, Envelope, MemberId, MeshState, Status},
+    membership::{ClusterRecord, MemberId, MeshState, Status},
     replication::{Change, Containment, Delta, Limits, Scope},
     wire::Observation,
 };
 use tombolo_mesh_net::{
-    peer::{Peer, PeerConfig, PeerEvent, PeerStatus},
-    raft::{MeshView, MessageSink},
+    peer::{Peer, PeerConfig, PeerEvent},
+    raft::MeshView,
     session::Backoff,
 };
-use tombolo_model::{ClusterId, ClusterName, Record};
+use tombolo_model::{ClusterId, Record};
 use tracing::{info, warn};
 
+use self::table::Entry;
+pub(super) use self::table::{PeerTable, Sink};
 use super::{
     Known, Mesh,
     liveness::{Liveness, Signs},
@@ -41,60 +45,6 @@ const FAREWELL: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 const LEAVING: Duration = Duration::from_secs(3);
 /// How long the sessions may take to end.
 const DISMISSAL: Duration = Duration::from_secs(5);
-
-/// The sessions with other clusters, by cluster. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct PeerTable(Arc<Mutex<BTreeMap<ClusterId, Entry>>>);
-
-struct Entry {
-    name: ClusterName,
-    peer: Peer,
-    status: watch::Receiver<PeerStatus>,
-    member: MemberId,
-    ca: Vec<Vec<u8>>,
-    containment: watch::Sender<Containment>,
-    addresses: watch::Sender<Vec<std::net::SocketAddr>>,
-    /// All of its records have arrived once.
-    complete: bool,
-    /// Since when it is known.
-    since: Instant,
-    /// Since when it is no member any more.
-    removed: Option<Instant>,
-    _dial: AbortOnDropHandle<()>,
-}
-
-impl PeerTable {
-    pub(super) fn by_name(&self, name: &ClusterName) -> Option<Peer> {
-        self.entries().values().find(|entry| entry.name == *name).map(|entry| entry.peer.clone())
-    }
-
-    /// The state of the session with a cluster, and whether all of its records have arrived once.
-    pub(super) fn status(&self, cluster: ClusterId) -> Option<(PeerStatus, bool)> {
-        self.entries().get(&cluster).map(|entry| (entry.status.borrow().clone(), entry.complete))
-    }
-
-    /// [`PeerTable::status`] of all.
-    pub(super) fn all(&self) -> BTreeMap<ClusterId, (PeerStatus, bool)> {
-        let of = |entry: &Entry| (entry.status.borrow().clone(), entry.complete);
-        self.entries().iter().map(|(id, entry)| (*id, of(entry))).collect()
-    }
-
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sends what members have to say to each other.
-pub(super) struct Sink(pub(super) PeerTable);
-
-impl MessageSink for Sink {
-    fn send(&mut self, message: Envelope) {
-        let peer = message.to.cluster().and_then(|id| self.0.entries().get(&id).map(|e| e.peer.clone()));
-        if let Some(peer) = peer {
-            peer.send_membership(message.bytes.into());
-        }
-    }
-}
 
 /// Keeps the [`PeerTable`] as the members decide.
 pub(super) struct PeerSet {
@@ -218,8 +168,7 @@ impl PeerSet {
     /// Keeps the sessions with the others as they are remembered, until there is a member again.
     pub(super) fn remember(&mut self, state: &MeshState) {
         let own = self.mesh.0.config.local.cluster_id;
-        let others = state.clusters.values().filter(|c| c.id != own && c.state != ClusterState::Lost);
-        let others: Vec<_> = others.collect();
+        let others: Vec<_> = state.others(own).collect();
         for record in &others {
             self.update(record);
         }
@@ -263,8 +212,7 @@ impl PeerSet {
             status: view.status.clone(),
             caught_up,
         }));
-        let others = state.clusters.values().filter(|c| c.id != own && c.state != ClusterState::Lost);
-        let others: BTreeMap<_, _> = others.map(|c| (c.id, c)).collect();
+        let others: BTreeMap<_, _> = state.others(own).map(|c| (c.id, c)).collect();
         for record in others.values() {
             if !self.cleared.contains(&record.id) {
                 self.update(record);
@@ -277,12 +225,11 @@ impl PeerSet {
 
     /// Lets a member's record hold.
     fn update(&mut self, record: &ClusterRecord) {
-        if !self.mesh.0.peers.entries().contains_key(&record.id) {
-            self.meet(record);
-            return;
-        }
         let mut entries = self.mesh.0.peers.entries();
-        let Some(entry) = entries.get_mut(&record.id) else { return };
+        let Some(entry) = entries.get_mut(&record.id) else {
+            drop(entries);
+            return self.meet(record);
+        };
         if entry.name != record.name {
             // The id has a new owner, which has to wait for the records of the old one to be gone.
             entry.removed.get_or_insert_with(Instant::now);

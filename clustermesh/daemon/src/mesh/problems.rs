@@ -36,8 +36,7 @@ impl Situation<'_> {
                     .to_owned(),
             );
         }
-        let disowned: Vec<_> = self.others().filter(|record| self.is_disowned_by(record.id)).collect();
-        if let Some(first) = disowned.first() {
+        if let Some(first) = self.others().find(|record| self.is_disowned_by(record.id)) {
             problems.push(format!(
                 "cluster {} says that this cluster is no member of the mesh: if it was taken out, run `tombolo disconnect` \
                  here, then join again",
@@ -271,18 +270,19 @@ mod tests {
         (PeerStatus { up: true, observation, ..PeerStatus::default() }, true)
     }
 
+    fn seen<'a>(
+        state: &'a MeshState,
+        status: &'a Status,
+        peers: &'a BTreeMap<ClusterId, (PeerStatus, bool)>,
+    ) -> Situation<'a> {
+        let drain = Duration::from_secs(5);
+        Situation { own: id(1), state, status, peers, drain, misdeeds: &|_| Misdeeds::default() }
+    }
+
     fn see(peers: [(PeerStatus, bool); 3], leader: Option<u16>) -> (Vec<String>, Vec<Vec<String>>) {
         let (state, status) = (mesh(), status(leader));
         let peers = (2..).map(id).zip(peers).collect();
-        let none = |_| Misdeeds::default();
-        let situation = Situation {
-            own: id(1),
-            state: &state,
-            status: &status,
-            peers: &peers,
-            drain: Duration::from_secs(5),
-            misdeeds: &none,
-        };
+        let situation = seen(&state, &status, &peers);
         let names = |n| situation.cut_off_from(id(n)).iter().map(ToString::to_string).collect();
         (situation.problems(), (1..=4).map(names).collect())
     }
@@ -356,15 +356,7 @@ mod tests {
     fn who_lags_is_known() {
         let (state, status) = (mesh(), status(Some(2)));
         let peers = BTreeMap::from([(id(2), hears_all_but(&[]))]);
-        let none = |_| Misdeeds::default();
-        let situation = Situation {
-            own: id(1),
-            state: &state,
-            status: &status,
-            peers: &peers,
-            drain: Duration::from_secs(5),
-            misdeeds: &none,
-        };
+        let situation = seen(&state, &status, &peers);
         assert_eq!(situation.membership_behind(id(2)), Some(1));
         assert_eq!(situation.membership_behind(id(3)), None);
     }

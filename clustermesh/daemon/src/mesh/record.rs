@@ -77,7 +77,7 @@ pub(super) fn unsigned(mesh: &Mesh, nodes: &Nodes, incarnation: u32) -> ClusterR
     ClusterRecord {
         id: config.local.cluster_id,
         name: config.local.cluster.clone(),
-        ca: mesh.authority().bundle().iter().map(|der| der.to_vec()).collect(),
+        ca: mesh.own_ca(),
         endpoints: endpoints(&config.advertise, config.address, &nodes.addresses),
         node_prefixes: aggregate(hosts.map(Prefix::host).collect(), MAX_PREFIXES),
         pod_prefixes: aggregate(nodes.pod_prefixes.iter().copied().collect(), MAX_PREFIXES),

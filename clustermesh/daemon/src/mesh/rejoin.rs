@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tombolo_mesh_core::{
-    membership::{ClusterRecord, ClusterState, Durable, MeshState, Renewal},
+    membership::{ClusterRecord, Durable, MeshState, Renewal},
     trust::{Service, SpiffeId},
 };
 use tombolo_mesh_net::{
@@ -116,7 +116,5 @@ fn renewal(mesh: &Mesh, known: &MeshState, incarnation: u32) -> Renewal {
 /// The clusters that can be asked.
 fn others<'a>(mesh: &Mesh, known: &'a MeshState) -> impl Iterator<Item = &'a ClusterRecord> {
     let own = mesh.0.config.local.cluster_id;
-    let wanted =
-        move |c: &&ClusterRecord| c.id != own && c.state != ClusterState::Lost && !c.endpoints.is_empty();
-    known.clusters.values().filter(wanted)
+    known.others(own).filter(|record| !record.endpoints.is_empty())
 }
