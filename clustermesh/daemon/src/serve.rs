@@ -17,7 +17,7 @@ use tombolo_mesh_net::{
     enroll::{self, EnrollServer},
     node::{NodeEvent, NodeServer},
     session::{ExporterHandle, Local},
-    tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
+    tls::{CertificateAuthority, Credentials, TrustStore},
     transport::{Accepted, Dialer, Listener, Stats},
 };
 use tombolo_model::ClusterName;
@@ -214,9 +214,6 @@ impl OwnIdentity {
         self.trust
             .set_pem(&self.cluster, authority.bundle_pem())
             .context("the own authority cannot be trusted")?;
-        let key = LeafKey::generate()?;
-        let issued = authority.issue(&self.id, &key, SystemTime::now(), LIFETIME)?;
-        self.credentials.set(&issued, &key.private_key())?;
-        Ok(())
+        Ok(authority.introduce(&self.credentials, &self.id, SystemTime::now(), LIFETIME)?)
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tombolo_mesh_core::trust::SpiffeId;
 use tombolo_mesh_net::{
     mirror::Standby,
-    tls::{Credentials, LeafKey, TrustStore},
+    tls::{Credentials, TrustStore},
     transport::{Dialer, Stats},
 };
 use tracing::debug;
@@ -47,10 +47,9 @@ async fn once(
     let authority = keeper.read().await?;
     let trust = TrustStore::new();
     trust.set_pem(&config.cluster_name, authority.bundle_pem())?;
-    let (credentials, key) = (Credentials::none(), LeafKey::generate()?);
+    let credentials = Credentials::none();
     let id = SpiffeId::Daemon(config.cluster_name.clone());
-    let issued = authority.issue(&id, &key, SystemTime::now(), LIFETIME)?;
-    credentials.set(&issued, &key.private_key())?;
+    authority.introduce(&credentials, &id, SystemTime::now(), LIFETIME)?;
     let dialer = Dialer::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), credentials, trust)?;
     Ok(standby.follow(&dialer, leader, stats).await?)
 }

@@ -27,7 +27,7 @@ use crate::{
     raft::Membership,
     session::{
         Audience, Backoff, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, expired,
-        greet, stream, write,
+        greet, stream, tell, write,
     },
     tls::Expected,
     transport::{Accepted, Dialer, FrameReceiver, Stats},
@@ -209,7 +209,7 @@ impl Inner {
         let export = Some((&self.config.exporter, Audience::Peers));
         let result = tokio::select! {
             result = write(&mut tx, export, received, &self.stats) => result,
-            result = self.observe(commands.clone()) => result,
+            result = tell(self.config.observation.clone(), Frame::Observation, commands.clone()) => result,
             result = self.read(&mut rx, &mut receiver, connection, commands) => result,
             () = claim.cancelled() => Err(SessionError::Superseded),
             error = expired(connection) => Err(error),
@@ -276,19 +276,6 @@ impl Inner {
             }
             if measure || changed {
                 self.status.send_modify(|status| status.measure(connection, receiver));
-            }
-        }
-    }
-
-    /// Tells what the own cluster sees, now and after each change.
-    async fn observe(&self, commands: mpsc::Sender<Command>) -> Result<(), SessionError> {
-        let mut observation = self.config.observation.clone();
-        loop {
-            let newest = observation.borrow_and_update().clone();
-            let told = commands.send(Command::Send(Frame::Observation(newest))).await;
-            told.map_err(|_| SessionError::ConsumerGone)?;
-            if observation.changed().await.is_err() {
-                return std::future::pending().await;
             }
         }
     }

@@ -22,7 +22,7 @@ use tombolo_model::{ClusterId, ClusterName};
 pub use backoff::Backoff;
 pub(crate) use expiry::expired;
 pub use exporter::{Audience, ExporterHandle};
-pub(crate) use writer::{Command, write};
+pub(crate) use writer::{Command, tell, write};
 
 use crate::transport::{ConnectError, FrameError, FrameReceiver, FrameSender, Stats, framed};
 

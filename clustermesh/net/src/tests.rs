@@ -28,7 +28,7 @@ use tombolo_model::{ClusterId, ClusterName, EndpointRecord, Identity, IdentityRe
 use crate::{
     node::{NodeClient, NodeClientConfig, NodeEvent, NodeServer},
     session::{Audience, Backoff, ExporterHandle, Local},
-    tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
+    tls::{CertificateAuthority, Credentials, TrustStore},
     transport::{Dialer, Listener, Stats},
 };
 
@@ -144,10 +144,8 @@ fn credentials(
     from: SystemTime,
     lifetime: Duration,
 ) -> Arc<Credentials> {
-    let key = LeafKey::generate().unwrap();
     let credentials = Credentials::none();
-    let issued = authority.issue(id, &key, from, lifetime).unwrap();
-    credentials.set(&issued, &key.private_key()).unwrap();
+    authority.introduce(&credentials, id, from, lifetime).unwrap();
     credentials
 }
 

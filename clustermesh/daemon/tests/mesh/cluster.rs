@@ -18,7 +18,7 @@ use tombolo_mesh_net::{
     raft::Timing,
     session::{Audience, ExporterHandle, Local},
     storage::MemoryStore,
-    tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
+    tls::{CertificateAuthority, Credentials, TrustStore},
     transport::{Dialer, Listener, Stats},
 };
 use tombolo_model::{
@@ -266,10 +266,8 @@ impl Kept {
     /// A certificate for the daemon, and who is trusted to vouch for it.
     fn introduce(&self, trust: &TrustStore, credentials: &Credentials) {
         trust.set_pem(&self.name, self.authority.bundle_pem()).unwrap();
-        let key = LeafKey::generate().unwrap();
         let daemon = SpiffeId::Daemon(self.name.clone());
-        let issued = self.authority.issue(&daemon, &key, SystemTime::now(), DAY).unwrap();
-        credentials.set(&issued, &key.private_key()).unwrap();
+        self.authority.introduce(credentials, &daemon, SystemTime::now(), DAY).unwrap();
     }
 }
 

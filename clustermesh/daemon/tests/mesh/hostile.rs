@@ -19,7 +19,7 @@ use tombolo_mesh_core::{
 use tombolo_mesh_net::{
     join,
     storage::MemberStorage,
-    tls::{Credentials, Expected, LeafKey, TrustStore},
+    tls::{Credentials, Expected, TrustStore},
     transport::{Dialer, FrameReceiver, FrameSender, Stats, framed},
 };
 use tombolo_model::{
@@ -54,9 +54,8 @@ impl Mallory {
 
     /// Dials with a certificate for `name` by the own authority.
     fn as_(&self, name: &str) -> Dialer {
-        let (credentials, key) = (Credentials::none(), LeafKey::generate().unwrap());
-        let issued = self.kept.authority.issue(&id(name), &key, SystemTime::now(), HOUR).unwrap();
-        credentials.set(&issued, &key.private_key()).unwrap();
+        let credentials = Credentials::none();
+        self.kept.authority.introduce(&credentials, &id(name), SystemTime::now(), HOUR).unwrap();
         Dialer::bind("127.0.0.1:0".parse().unwrap(), credentials, self.trust.clone()).unwrap()
     }
 

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 
 use crate::{
     session::{
-        Backoff, Command, Local, SessionError, end, expect_cluster, expired, greet, stream, unix_time_ms,
-        write,
+        Backoff, Command, Local, SessionError, end, expect_cluster, expired, greet, stream, tell,
+        unix_time_ms, write,
     },
     tls::Expected,
     transport::{Dialer, FrameReceiver, Stats},
@@ -147,7 +147,7 @@ impl NodeClient {
         let stats = self.stats.clone();
         tokio::select! {
             result = write(&mut tx, None, received, &stats) => result,
-            result = send_facts(facts, commands.clone()) => result,
+            result = tell(facts, Frame::NodeFacts, commands.clone()) => result,
             result = self.read(&mut rx, connection, commands) => result,
             error = expired(connection) => Err(error),
         }
@@ -200,21 +200,6 @@ impl NodeClient {
             let since = if status.server.is_some() { Some(SystemTime::now()) } else { status.since };
             *status = NodeStatus { since, last_error: Some(error), ..NodeStatus::default() };
         });
-    }
-}
-
-/// The facts as they are, and after each change. Without a source of facts the session goes on.
-async fn send_facts(
-    mut facts: watch::Receiver<NodeFacts>,
-    commands: mpsc::Sender<Command>,
-) -> Result<(), SessionError> {
-    loop {
-        let newest = facts.borrow_and_update().clone();
-        let command = commands.send(Command::Send(Frame::NodeFacts(newest))).await;
-        command.map_err(|_| SessionError::ConsumerGone)?;
-        if facts.changed().await.is_err() {
-            return std::future::pending().await;
-        }
     }
 }
 

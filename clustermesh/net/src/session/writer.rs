@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
 use tombolo_mesh_core::{
     replication::{Outgoing, Sender, Start, Subscription, WantedBucket},
     wire::Frame,
@@ -25,6 +28,22 @@ pub(crate) enum Command {
     Subscribe(Subscription),
     /// The other side answers the digests.
     Want(Vec<WantedBucket>),
+}
+
+/// Has the newest value told, now and after each change. Without a source of values the session goes on.
+pub(crate) async fn tell<T: Clone>(
+    mut values: watch::Receiver<T>,
+    frame: impl Fn(T) -> Frame,
+    commands: mpsc::Sender<Command>,
+) -> Result<(), SessionError> {
+    loop {
+        let newest = values.borrow_and_update().clone();
+        let told = commands.send(Command::Send(frame(newest))).await;
+        told.map_err(|_| SessionError::ConsumerGone)?;
+        if values.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// Sends the log to its subscriber, and what else is to be said, until the session ends. Returns when nobody can give

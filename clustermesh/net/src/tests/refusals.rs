@@ -86,9 +86,7 @@ async fn a_session_ends_with_its_certificate_and_goes_on_with_a_new_one() {
     node.in_sync(&east).await;
     let error = node.error().await;
     assert!(error.contains("certificate of spiffe://east/node/a") && error.contains("expired"), "{error}");
-    let key = LeafKey::generate().unwrap();
-    let issued = east.authority.issue(&id, &key, SystemTime::now(), DAY).unwrap();
-    brief.set(&issued, &key.private_key()).unwrap();
+    east.authority.introduce(&brief, &id, SystemTime::now(), DAY).unwrap();
     soon("another session", node.status.wait_for(|status| status.server.is_some())).await.unwrap();
     east.pods(3..4);
     node.in_sync(&east).await;

@@ -12,7 +12,10 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKey
 use tombolo_mesh_core::trust::{Pin, SpiffeId};
 use tombolo_model::ClusterName;
 
-use super::certificate::{CertificateError, pin_of};
+use super::{
+    certificate::{CertificateError, pin_of},
+    config::{ConfigError, Credentials},
+};
 
 /// Certificates are valid from a little before they are made, for clocks that go slow.
 const BACKDATE: Duration = Duration::from_secs(300);
@@ -37,6 +40,9 @@ pub enum AuthorityError {
     /// The certificate made or read is not as expected.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The certificate made cannot be shown.
+    #[error(transparent)]
+    Credentials(#[from] ConfigError),
 }
 
 /// A private key whose certificate is still to be issued.
@@ -177,6 +183,18 @@ impl CertificateAuthority {
             CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request_der))
                 .map_err(AuthorityError::Request)?;
         self.sign(id, &request.public_key, now, lifetime)
+    }
+
+    /// Has `credentials` show a certificate with this name, for a key made now, from now on.
+    pub fn introduce(
+        &self,
+        credentials: &Credentials,
+        id: &SpiffeId,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<(), AuthorityError> {
+        let key = LeafKey::generate()?;
+        Ok(credentials.set(&self.issue(id, &key, now, lifetime)?, &key.private_key())?)
     }
 
     fn sign(

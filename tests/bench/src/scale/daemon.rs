@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
-use tombolo_clustermesh::mesh::{Mesh, MeshConfig, Parts, record::Nodes};
+use tombolo_clustermesh::mesh::{Mesh, MeshConfig, Parts, Runner, record::Nodes};
 use tombolo_mesh_core::{
     membership::{Durable, MeshId, MeshState},
     trust::Service,
@@ -78,34 +78,12 @@ impl Daemon {
         let others: Vec<Listed> = serde_json::from_slice(&fs::read(self.dir.join("clusters.json"))?)?;
         let store = store(&cluster, self.address, &others).await?;
         let exporter = ExporterHandle::new(cluster.id);
-        let (trust, stats) = (TrustStore::new(), Arc::<Stats>::default());
-        let (listener, dialer) = cluster.listen(self.address, &trust, &stats)?;
         let (nodes, known_nodes) = watch::channel(None);
-        let parts = Parts {
-            exporter: exporter.clone(),
-            authority: watch::channel(cluster.authority.clone()).1,
-            trust,
-            dialer,
-            stats,
-            stores: Arc::new(move || Box::new(store.clone()) as Box<dyn ObjectStore>),
-            memory: Arc::new(|| Box::new(MemoryStore::default()) as Box<dyn ObjectStore>),
-            held: Vec::new(),
-            nodes: known_nodes,
-        };
-        let config = MeshConfig {
-            local: cluster.local(),
-            advertise: vec![self.address],
-            address: self.address,
-            drain: Duration::from_secs(5),
-            timing: Timing::default(),
-        };
+        let part = Part::new(&cluster, self.address, &exporter, store, known_nodes)?;
         let started = Instant::now();
         exporter.apply(cluster.records(self.objects).into_iter().map(Into::into));
         nodes.send_replace(Some(Nodes::read(&exporter, cluster.id)));
-        let (mesh, runner) = Mesh::new(config, parts);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { match runner.run().await {} });
-        tasks.spawn(accept(listener, mesh.clone()));
+        let (mesh, _tasks) = part.start();
         let synced = async {
             while !mesh
                 .status()
@@ -145,7 +123,58 @@ async fn store(cluster: &Cluster, address: SocketAddr, others: &[Listed]) -> any
     Ok(store)
 }
 
-pub(super) async fn accept(mut listener: Listener, mesh: Mesh) {
+/// A cluster's part in the mesh, not started yet.
+pub(super) struct Part {
+    listener: Listener,
+    mesh: Mesh,
+    runner: Runner,
+}
+
+impl Part {
+    /// Listens at `address`.
+    pub(super) fn new(
+        cluster: &Cluster,
+        address: SocketAddr,
+        exporter: &ExporterHandle,
+        store: MemoryStore,
+        nodes: watch::Receiver<Option<Nodes>>,
+    ) -> anyhow::Result<Self> {
+        let (trust, stats) = (TrustStore::new(), Arc::<Stats>::default());
+        let (listener, dialer) = cluster.listen(address, &trust, &stats)?;
+        let memory = MemoryStore::default();
+        let parts = Parts {
+            exporter: exporter.clone(),
+            authority: watch::channel(cluster.authority.clone()).1,
+            trust,
+            dialer,
+            stats,
+            stores: Arc::new(move || Box::new(store.clone()) as Box<dyn ObjectStore>),
+            memory: Arc::new(move || Box::new(memory.clone()) as Box<dyn ObjectStore>),
+            held: Vec::new(),
+            nodes,
+        };
+        let config = MeshConfig {
+            local: cluster.local(),
+            advertise: vec![address],
+            address,
+            drain: Duration::from_secs(5),
+            timing: Timing::default(),
+        };
+        let (mesh, runner) = Mesh::new(config, parts);
+        Ok(Self { listener, mesh, runner })
+    }
+
+    /// Runs until the tasks are dropped.
+    pub(super) fn start(self) -> (Mesh, JoinSet<()>) {
+        let Self { listener, mesh, runner } = self;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { match runner.run().await {} });
+        tasks.spawn(accept(listener, mesh.clone()));
+        (mesh, tasks)
+    }
+}
+
+async fn accept(mut listener: Listener, mesh: Mesh) {
     let mut sessions = JoinSet::new();
     while let Some(accepted) = listener.accept().await {
         let mesh = mesh.clone();

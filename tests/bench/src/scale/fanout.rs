@@ -22,11 +22,15 @@ use tombolo_mesh_core::{
 use tombolo_mesh_net::{
     node::{NodeClient, NodeClientConfig, NodeServer},
     session::{Backoff, ExporterHandle},
-    tls::{Credentials, LeafKey, TrustStore},
+    tls::{Credentials, TrustStore},
     transport::{Dialer, Stats},
 };
 
-use super::{ADDRESS, Process, Scratch, against, generated::Cluster, peers::ANY};
+use super::{
+    ADDRESS, Process, Scratch, against,
+    generated::{Cluster, DAY},
+    peers::ANY,
+};
 use crate::{
     Benchmark, Context,
     measure::{Result, median},
@@ -165,10 +169,8 @@ impl Nodes {
         let mut tasks = JoinSet::new();
         for number in 0..self.count {
             let id = SpiffeId::Node(cluster.name.clone(), format!("node-{number}").parse()?);
-            let (credentials, key) = (Credentials::none(), LeafKey::generate()?);
-            let day = Duration::from_secs(86_400);
-            let issued = cluster.authority.issue(&id, &key, SystemTime::now(), day)?;
-            credentials.set(&issued, &key.private_key())?;
+            let credentials = Credentials::none();
+            cluster.authority.introduce(&credentials, &id, SystemTime::now(), DAY)?;
             let config = NodeClientConfig {
                 local: cluster.local(),
                 dialer: Dialer::bind(ANY, credentials, trust.clone())?,

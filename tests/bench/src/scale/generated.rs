@@ -15,7 +15,7 @@ use tombolo_mesh_core::{
 };
 use tombolo_mesh_net::{
     session::Local,
-    tls::{CertificateAuthority, Credentials, LeafKey, TrustStore},
+    tls::{CertificateAuthority, Credentials, TrustStore},
     transport::{Dialer, Listener, Stats},
 };
 use tombolo_model::{
@@ -23,7 +23,8 @@ use tombolo_model::{
     Labels, NodeRecord, Prefix, Protocol, Record, ServicePort, ServiceRecord, label,
 };
 
-const DAY: Duration = Duration::from_secs(86_400);
+/// How long certificates are valid.
+pub const DAY: Duration = Duration::from_secs(86_400);
 const NODES: u32 = 10;
 const IDENTITIES: u32 = 40;
 const SERVICES: u32 = 50;
@@ -75,10 +76,9 @@ impl Cluster {
         stats: &Arc<Stats>,
     ) -> anyhow::Result<(Listener, Dialer)> {
         trust.set_pem(&self.name, self.authority.bundle_pem())?;
-        let (credentials, key) = (Credentials::none(), LeafKey::generate()?);
-        let issued =
-            self.authority.issue(&SpiffeId::Daemon(self.name.clone()), &key, SystemTime::now(), DAY)?;
-        credentials.set(&issued, &key.private_key())?;
+        let credentials = Credentials::none();
+        let daemon = SpiffeId::Daemon(self.name.clone());
+        self.authority.introduce(&credentials, &daemon, SystemTime::now(), DAY)?;
         let own = self.name.clone();
         let listener = Listener::bind(address, own, credentials.clone(), trust.clone(), stats.clone())?;
         let dialer = Dialer::from_listener(&listener, credentials, trust.clone());

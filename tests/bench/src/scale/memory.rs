@@ -5,25 +5,18 @@ use std::{
     io::{Write as _, stdout},
     net::SocketAddr,
     process::{Command, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::Value;
-use tokio::{sync::watch, task::JoinSet};
-use tombolo_clustermesh::mesh::{Mesh, MeshConfig, Parts, record::Nodes};
-use tombolo_mesh_net::{
-    raft::Timing,
-    session::ExporterHandle,
-    storage::{MemoryStore, ObjectStore},
-    tls::TrustStore,
-    transport::Stats,
-};
+use tokio::sync::watch;
+use tombolo_clustermesh::mesh::record::Nodes;
+use tombolo_mesh_net::{session::ExporterHandle, storage::MemoryStore};
 use tombolo_playground::{Cluster as Machines, layout::Layout, place::Place};
 
-use super::{Process, against, daemon::accept, generated::Cluster};
+use super::{Process, against, daemon::Part, generated::Cluster};
 use crate::{
     Benchmark, Context,
     measure::Result,
@@ -75,18 +68,20 @@ fn memory(context: &Context) -> anyhow::Result<Vec<Result>> {
 }
 
 fn tombolo(cluster: &Machines, arguments: &[&str]) -> anyhow::Result<String> {
+    finish(&mut command(cluster, arguments), &format!("tombolo {}", arguments.join(" ")))
+}
+
+fn command(cluster: &Machines, arguments: &[&str]) -> Command {
     let host = format!("target/{}-unknown-linux-gnu/release/tombolo", std::env::consts::ARCH);
     let mut command = Command::new(tombolo_playground::layout::checkout().join(host));
     command.args(arguments).arg("--kubeconfig").arg(cluster.kubeconfig());
-    finish(&mut command, &format!("tombolo {}", arguments.join(" ")))
+    command
 }
 
 /// Whether every agent's number of remote endpoints is as wanted.
 fn knows(cluster: &Machines, wanted: impl Fn(u64) -> bool) -> anyhow::Result<()> {
     // Exits with 1 when something is wrong, and says what it knows all the same.
-    let host = format!("target/{}-unknown-linux-gnu/release/tombolo", std::env::consts::ARCH);
-    let mut command = Command::new(tombolo_playground::layout::checkout().join(host));
-    let output = command.args(["status", "-o", "json", "--kubeconfig"]).arg(cluster.kubeconfig()).output()?;
+    let output = command(cluster, &["status", "-o", "json"]).output()?;
     let status: Value = serde_json::from_slice(&output.stdout).context("the status cannot be read")?;
     let nodes = status["nodes"].as_array().context("no nodes")?;
     let counts: Vec<_> =
@@ -136,35 +131,12 @@ impl Big {
     async fn join(self) -> anyhow::Result<()> {
         let cluster = Cluster::new(NUMBER)?;
         let exporter = ExporterHandle::new(cluster.id);
-        let (trust, stats) = (TrustStore::new(), Arc::<Stats>::default());
-        let (listener, dialer) = cluster.listen(self.address, &trust, &stats)?;
         exporter.apply(cluster.records(self.objects).into_iter().map(Into::into));
         let known =
             Nodes { pod_prefixes: cluster.containment().pod_prefixes, ..Nodes::read(&exporter, cluster.id) };
         let (_nodes, known_nodes) = watch::channel(Some(known));
-        let (store, memory) = (MemoryStore::default(), MemoryStore::default());
-        let parts = Parts {
-            exporter,
-            authority: watch::channel(cluster.authority.clone()).1,
-            trust,
-            dialer,
-            stats,
-            stores: Arc::new(move || Box::new(store.clone()) as Box<dyn ObjectStore>),
-            memory: Arc::new(move || Box::new(memory.clone()) as Box<dyn ObjectStore>),
-            held: Vec::new(),
-            nodes: known_nodes,
-        };
-        let config = MeshConfig {
-            local: cluster.local(),
-            advertise: vec![self.address],
-            address: self.address,
-            drain: Duration::from_secs(5),
-            timing: Timing::default(),
-        };
-        let (mesh, runner) = Mesh::new(config, parts);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { match runner.run().await {} });
-        tasks.spawn(accept(listener, mesh.clone()));
+        let part = Part::new(&cluster, self.address, &exporter, MemoryStore::default(), known_nodes)?;
+        let (mesh, _tasks) = part.start();
         while mesh.status().is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
