@@ -2,6 +2,7 @@
 
 mod cluster;
 pub mod command;
+mod cuts;
 pub mod machine;
 mod members;
 mod mesh;
@@ -10,6 +11,7 @@ mod traffic;
 mod workload;
 
 pub use cluster::{Cluster, Scope};
+pub use cuts::Cuts;
 pub use members::{addresses_of, member, members, mesh_status, no_problem, problem};
 pub use mesh::{GLOBAL, Web, answers, web_url};
 pub use retry::eventually;

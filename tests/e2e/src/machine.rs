@@ -26,6 +26,13 @@ pub fn processes(cluster: &Cluster, node: &str, program: &str) -> anyhow::Result
     Ok(cluster.place(node)?.cgroup().all_processes().into_iter().filter(runs).collect())
 }
 
+/// [`processes`] of all nodes of a cluster.
+pub fn processes_of_all(cluster: &Cluster, program: &str) -> anyhow::Result<Vec<i32>> {
+    let all: Result<Vec<_>, _> =
+        cluster.nodes().iter().map(|node| processes(cluster, node, program)).collect();
+    Ok(all?.concat())
+}
+
 /// Sends a signal (`KILL`, `STOP`, …) to these processes.
 pub fn signal(pids: &[i32], signal: &str) -> anyhow::Result<()> {
     ensure!(!pids.is_empty(), "no process to send SIG{signal} to");

@@ -41,7 +41,6 @@ pub struct Report {
 
 struct World {
     random: StdRng,
-    mutant: Option<Mutant>,
     scenario: Scenario,
     /// Every cluster; two at least.
     all: Vec<ClusterId>,
@@ -71,7 +70,6 @@ impl World {
         let hostile = if scenario.has(Trouble::Lies) { hostile } else { 0 };
         let mut world = Self {
             random,
-            mutant,
             scenario: scenario.clone(),
             all: Vec::new(),
             origins: BTreeMap::new(),
@@ -125,7 +123,7 @@ impl World {
         act: impl FnOnce(&mut Origin, &mut StdRng, Option<Mutant>) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         match self.origins.get_mut(&id) {
-            Some(origin) => act(origin, &mut self.random, self.mutant),
+            Some(origin) => act(origin, &mut self.random, self.scenario.mutant),
             None => Ok(()),
         }
     }
@@ -136,7 +134,7 @@ impl World {
         else {
             return Ok(());
         };
-        let mut exporting = Exporting { log: origin.exporter.peers(), mutant: self.mutant };
+        let mut exporting = Exporting { log: origin.exporter.peers(), mutant: self.scenario.mutant };
         let forged = origin.hostile_speaks.then(|| hostile::frame(&mut self.random, origin, &self.origins));
         let deltas = link.turn(&mut exporting, forged, &mut self.random, &mut self.report);
         if deltas.is_empty() {
@@ -167,10 +165,10 @@ impl World {
         let (Some((link, view)), Some(origin)) = (self.nodes.get_mut(&id), self.origins.get(&id)) else {
             return Ok(());
         };
-        let mut exporting = Exporting { log: origin.exporter.nodes(), mutant: self.mutant };
+        let mut exporting = Exporting { log: origin.exporter.nodes(), mutant: self.scenario.mutant };
         let deltas = link.turn(&mut exporting, None, &mut self.random, &mut self.report);
         for delta in deltas {
-            if self.mutant == Some(Mutant::DeltaLost) && self.random.random_bool(0.02) {
+            if self.scenario.mutant == Some(Mutant::DeltaLost) && self.random.random_bool(0.02) {
                 continue;
             }
             self.report.changes += delta.changes.len() as u64;
@@ -213,7 +211,7 @@ impl World {
     /// Receivers of a new daemon for all others.
     fn listen(&mut self, here: ClusterId) {
         for (there, origin) in self.origins.iter().filter(|(there, _)| **there != here) {
-            let receiver = Receiver::new(origin.admission(self.mutant), Limits::default());
+            let receiver = Receiver::new(origin.admission(self.scenario.mutant), Limits::default());
             self.peers.insert((here, *there), Link::new(receiver));
         }
     }
@@ -223,7 +221,7 @@ impl World {
         let Some(origin) = self.origins.get_mut(&id) else { return };
         let unheard = |other: &&ClusterId| **other != id && !origin.complete_peers.contains(other);
         let pending = self.all.iter().filter(unheard).copied();
-        let scope = match self.mutant {
+        let scope = match self.scenario.mutant {
             Some(Mutant::PruneEarly) => Scope::AllBut([].into()),
             Some(Mutant::PendingForgotten) if origin.is_read() => Scope::AllBut([].into()),
             _ if origin.is_read() => Scope::AllBut(pending.collect()),
@@ -237,7 +235,7 @@ impl World {
         let all = self.all.clone();
         for origin in self.origins.values_mut() {
             origin.hostile_speaks = false;
-            origin.read(usize::MAX, self.mutant)?;
+            origin.read(usize::MAX, self.scenario.mutant)?;
         }
         // What hostile clusters have broken begins anew.
         self.peers.values_mut().for_each(Link::cut);

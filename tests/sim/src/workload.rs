@@ -92,7 +92,7 @@ impl World {
         let fine =
             self.member(via).is_some_and(|m| m.state().check_admission(&record, &admission, now).is_ok());
         let id = self.propose(via, Command::AddCluster { record, admission });
-        if fine && self.mutant == Some(Mutant::TokenCheckedEarly) {
+        if fine && self.scenario.mutant == Some(Mutant::TokenCheckedEarly) {
             self.checks.believed.extend(id);
         }
         Ok(())

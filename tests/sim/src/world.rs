@@ -69,8 +69,7 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<ClusterId, Node>,
     network: Network,
     pub(crate) checks: Checks,
-    pub(crate) mutant: Option<Mutant>,
-    scenario: Scenario,
+    pub(crate) scenario: Scenario,
     /// Clusters there can be.
     pub(crate) size: u16,
     pub(crate) tokens: Vec<TokenId>,
@@ -128,7 +127,6 @@ impl World {
             nodes: BTreeMap::new(),
             network,
             checks: Checks::default(),
-            mutant,
             scenario: scenario.clone(),
             size,
             tokens: Vec::new(),
@@ -329,7 +327,7 @@ impl World {
         let Some(id) = id.filter(|id| !self.nodes.contains_key(&cluster) && self.started.insert(*id)) else {
             return Ok(());
         };
-        self.nodes.extend(Node::new(Durable::empty(id), self.mutant).map(|node| (cluster, node)));
+        self.nodes.extend(Node::new(Durable::empty(id), self.scenario.mutant).map(|node| (cluster, node)));
         self.start(cluster)
     }
 
@@ -375,7 +373,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&cluster) else { return Ok(()) };
         node.lose_disk();
         self.report.losses += 1;
-        if self.mutant == Some(Mutant::OldIdAfterLoss) {
+        if self.scenario.mutant == Some(Mutant::OldIdAfterLoss) {
             let old = node.disk.member;
             return self.renew(cluster, old);
         }

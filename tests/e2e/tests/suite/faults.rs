@@ -16,7 +16,7 @@ use kube::{Api, api::PostParams};
 use serde_json::json;
 use tombolo_e2e::{
     Cluster, Flow, Scope, Traffic, eventually,
-    machine::{machines, processes, signal},
+    machine::{machines, processes, processes_of_all, signal},
     pod_ip,
 };
 
@@ -105,16 +105,10 @@ async fn all_ready(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn of_all_nodes(machines: &tombolo_playground::Cluster, program: &str) -> anyhow::Result<Vec<i32>> {
-    let all: Result<Vec<_>, _> =
-        machines.nodes().iter().map(|node| processes(machines, node, program)).collect();
-    Ok(all?.concat())
-}
-
 #[tokio::test]
 async fn agents_are_killed() {
     survives("agents killed", async |cluster| {
-        let pids = of_all_nodes(&machines(&cluster.name)?, "tombolo-node")?;
+        let pids = processes_of_all(&machines(&cluster.name)?, "tombolo-node")?;
         signal(&pids, "KILL")?;
         restarted(cluster, "tombolo-node", &pids).await
     })
@@ -126,7 +120,7 @@ async fn agents_are_killed() {
 #[tokio::test]
 async fn tunnels_are_killed() {
     let flows = under_traffic("tunnels killed", async |cluster| {
-        let pids = of_all_nodes(&machines(&cluster.name)?, "tombolo-tunnel")?;
+        let pids = processes_of_all(&machines(&cluster.name)?, "tombolo-tunnel")?;
         signal(&pids, "KILL")?;
         restarted(cluster, "tombolo-tunnel", &pids).await
     })
@@ -222,14 +216,14 @@ async fn policy_is_enforced_without_agents() {
     let wanted = [("good", true), ("bad", false), ("near", false)];
     eventually(LIMIT, || check(&scope, &url, &wanted)).await.unwrap();
 
-    let pids = of_all_nodes(&machines("east").unwrap(), "tombolo-node").unwrap();
+    let pids = processes_of_all(&machines("east").unwrap(), "tombolo-node").unwrap();
     signal(&pids, "STOP").unwrap();
     let thaw = Thaw(pids.clone());
     for _ in 0..3 {
         check(&scope, &url, &wanted).await.unwrap();
     }
     drop(thaw);
-    let pids = of_all_nodes(&machines("east").unwrap(), "tombolo-node").unwrap();
+    let pids = processes_of_all(&machines("east").unwrap(), "tombolo-node").unwrap();
     signal(&pids, "KILL").unwrap();
     for _ in 0..3 {
         check(&scope, &url, &wanted).await.unwrap();

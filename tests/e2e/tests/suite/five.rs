@@ -11,11 +11,10 @@ use std::{
 
 use anyhow::{Context, ensure};
 use tombolo_e2e::{
-    Cluster, Web,
+    Cluster, Cuts, Web,
     command::{succeeds, tombolo},
     eventually, members, mesh_status, no_problem,
 };
-use tombolo_playground::{Playground, layout::Layout};
 
 const FIVE: [&str; 5] = ["east", "west", "north", "south", "cluster-5"];
 const SYSTEM: &str = "tombolo-system";
@@ -70,31 +69,9 @@ fn others(of: &str) -> Vec<&'static str> {
     FIVE.into_iter().filter(|name| *name != of).collect()
 }
 
-/// Links between clusters that are cut until this is dropped.
-struct Cuts(Playground, Vec<(&'static str, &'static str)>);
-
-impl Cuts {
-    fn new(links: impl IntoIterator<Item = (&'static str, &'static str)>) -> anyhow::Result<Self> {
-        let mut cuts = Self(Playground::attach(&Layout::from_environment())?, Vec::new());
-        for (a, b) in links {
-            cuts.1.push((a, b));
-            cuts.0.link_cut(a, b)?;
-        }
-        Ok(cuts)
-    }
-
-    /// All links of a cluster.
-    fn around(cluster: &'static str) -> anyhow::Result<Self> {
-        Self::new(others(cluster).into_iter().map(|other| (cluster, other)))
-    }
-}
-
-impl Drop for Cuts {
-    fn drop(&mut self) {
-        for (a, b) in &self.1 {
-            let _ = self.0.link_restore(a, b);
-        }
-    }
+/// Cuts all links of a cluster.
+fn around(cluster: &'static str) -> anyhow::Result<Cuts> {
+    Cuts::new(others(cluster).into_iter().map(|other| (cluster, other)))
 }
 
 #[tokio::test]
@@ -134,8 +111,4 @@ async fn web(namespace: &str, clusters: &[&str]) -> anyhow::Result<Web> {
     let web = Web::start(namespace, clusters).await?;
     web.answered_by(clusters).await?;
     Ok(web)
-}
-
-async fn attach(cluster: &str) -> anyhow::Result<Cluster> {
-    Cluster::attach(cluster).await
 }

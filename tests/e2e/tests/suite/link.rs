@@ -6,29 +6,11 @@ use std::{
 };
 
 use anyhow::ensure;
-use tombolo_e2e::{Scope, Traffic, Web, answers, command, eventually};
-use tombolo_playground::{Playground, layout::Layout};
+use tombolo_e2e::{Cuts, Scope, Traffic, Web, answers, command, eventually};
 
 /// How soon backends behind the cut must be out of use.
 const GONE: Duration = Duration::from_secs(10);
 const BOTH: [&str; 2] = ["east", "west"];
-
-/// The link between east and west, cut until this is dropped.
-struct Cut(Playground);
-
-impl Cut {
-    fn new() -> anyhow::Result<Self> {
-        let playground = Playground::attach(&Layout::from_environment())?;
-        playground.link_cut("east", "west")?;
-        Ok(Self(playground))
-    }
-}
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        let _ = self.0.link_restore("east", "west");
-    }
-}
 
 #[tokio::test]
 async fn a_cut_link_harms_only_what_crosses_it() {
@@ -38,7 +20,7 @@ async fn a_cut_link_harms_only_what_crosses_it() {
     let traffic = Traffic::start(west, east).await.unwrap();
 
     let begin = Instant::now();
-    let cut = Cut::new().unwrap();
+    let cut = Cuts::new([("east", "west")]).unwrap();
     let (in_east, in_west) = tokio::join!(alone(east, begin), alone(west, begin));
     let (in_east, in_west) = (in_east.unwrap(), in_west.unwrap());
     // Long enough for everything that could give up to do so.

@@ -66,7 +66,7 @@ async fn daemons_are_upgraded_from_the_version_before() {
 }
 
 async fn image(cluster: &str) -> anyhow::Result<String> {
-    let deployments: Api<Deployment> = Api::namespaced(attach(cluster).await?.client, SYSTEM);
+    let deployments: Api<Deployment> = Api::namespaced(Cluster::attach(cluster).await?.client, SYSTEM);
     let spec = deployments.get("tombolo-clustermesh").await?.spec.template.spec;
     let container = spec.and_then(|spec| spec.containers.into_iter().next());
     container.and_then(|container| container.image).context("the daemon has no image")
@@ -85,7 +85,7 @@ async fn restart(cluster: &str) -> anyhow::Result<()> {
 
 /// Changes the daemon's deployment, and waits until all replicas are new.
 async fn patch(cluster: &str, change: serde_json::Value) -> anyhow::Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(attach(cluster).await?.client, SYSTEM);
+    let deployments: Api<Deployment> = Api::namespaced(Cluster::attach(cluster).await?.client, SYSTEM);
     deployments.patch("tombolo-clustermesh", &PatchParams::default(), &Patch::Strategic(change)).await?;
     eventually(LIMIT, || async {
         let deployment = deployments.get("tombolo-clustermesh").await?;

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::DeleteParams};
 use tombolo_e2e::{
     Traffic, addresses_of,
-    machine::{machines, processes, signal},
+    machine::{machines, processes_of_all, signal},
     member,
 };
 
@@ -14,8 +14,8 @@ pub(super) async fn survives(
     namespace: &str,
     fault: impl AsyncFnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let here = attach("east").await?.scope(namespace).await?;
-    let away = attach("west").await?.named_scope(&here.namespace).await?;
+    let here = Cluster::attach("east").await?.scope(namespace).await?;
+    let away = Cluster::attach("west").await?.named_scope(&here.namespace).await?;
     let traffic = Traffic::start(&here, &away).await?;
     let start = Instant::now();
     fault().await?;
@@ -32,9 +32,7 @@ pub(super) async fn survives(
 }
 
 fn daemons(cluster: &str) -> anyhow::Result<Vec<i32>> {
-    let machines = machines(cluster)?;
-    let of = |node: &String| processes(&machines, node, "tombolo-clustermesh");
-    Ok(machines.nodes().iter().map(of).collect::<anyhow::Result<Vec<_>>>()?.concat())
+    processes_of_all(&machines(cluster)?, "tombolo-clustermesh")
 }
 
 #[tokio::test]
@@ -64,7 +62,7 @@ async fn storage_is_lost() {
     together().await.unwrap();
     let before = member("north", "west").unwrap().incarnation;
     survives("storage", async || {
-        let secrets: Api<Secret> = Api::namespaced(attach("west").await?.client, SYSTEM);
+        let secrets: Api<Secret> = Api::namespaced(Cluster::attach("west").await?.client, SYSTEM);
         secrets.delete("tombolo-membership", &DeleteParams::default()).await?;
         signal(&daemons("west")?, "KILL")?;
         for cluster in FIVE {

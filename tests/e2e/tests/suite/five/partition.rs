@@ -56,7 +56,7 @@ async fn a_cut_between_two_is_explained_by_all() {
 #[tokio::test]
 async fn a_dead_cluster_is_taken_out() {
     together().await.unwrap();
-    let cut = Cuts::around("cluster-5").unwrap();
+    let cut = around("cluster-5").unwrap();
     for cluster in others("cluster-5") {
         problem(
             cluster,
