@@ -51,7 +51,7 @@ test-fast: ## Unit, property and golden tests; needs no privileges
 	$(TEST) --lib --bins
 	$(TEST) --test golden --test netpol --test pair --test membership --test testpod --test corpus
 
-test-privileged: ## BPF programs in the kernel, links, tunnels, a real API server, clusters with the bridge plugin; needs root
+test-privileged: ## BPF programs in the kernel, links, tunnels, a real API server, clusters with the bridge plugin; ends a playground that runs; needs root
 	@tests/prerequisites.sh bench
 	$(DEV) --bins
 	@mkdir -p target/assets
@@ -59,6 +59,7 @@ test-privileged: ## BPF programs in the kernel, links, tunnels, a real API serve
 	$(TEST) --test packets --test pins --test traffic --test mesh --test tunnel --test dataplane --test peers \
 	  --test targets --test binary --test agent
 	KUBEBUILDER_ASSETS=$(CURDIR)/target/assets $(TEST) --test cluster --test join
+	$(PLAYGROUND) down
 	$(TEST) --test clusters
 
 test-e2e: image image-previous ## The product on three, then five real clusters; ends a playground that runs; needs root
