@@ -5,6 +5,7 @@ mod fanout;
 mod generated;
 mod memory;
 mod peers;
+mod plot;
 mod resume;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
     netns::{Netns, Running, this_program},
 };
 use generated::Cluster;
+use plot::Curve;
 
 /// Objects of each cluster.
 const OBJECTS: u32 = 1100;
@@ -43,12 +45,15 @@ pub const SYNC: Benchmark = Benchmark {
     measures: "a daemon starts as a member of a mesh of 16 to 255 clusters with 1,100 objects each (10 nodes, 40 \
         identities, 50 services with 4 backends, the rest endpoints), over QUIC on loopback. sync: seconds from its \
         start until it has all records of all clusters; memory: what it holds then. rest: its share of a core, and all \
-        traffic in both directions, while nothing changes. growth: how many times as much twice as many clusters take. \
-        The peer is the limit that is set",
+        traffic in both directions, while nothing changes. growth: how many times as much twice as many clusters take; \
+        target/bench/mesh-growth.svg shows the curves. The peer is the limit that is set",
     leaves_out: "Kubernetes and nodes: the own cluster's records are generated, storage is memory; the other clusters \
         share one process and have no sessions with each other. Each of the two processes has one CPU",
     run: sync,
 };
+
+/// Where the curves are drawn.
+const PLOT: &str = "target/bench/mesh-growth.svg";
 
 /// Limits at 255 clusters: seconds, MB, percent of a core, kbit/s.
 const LIMITS: [(&str, &str, f64); 4] = [
@@ -61,6 +66,8 @@ const LIMITS: [(&str, &str, f64); 4] = [
 fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
     let mut results = Vec::new();
     let mut before: Option<[f64; 4]> = None;
+    let mut curves =
+        LIMITS.map(|(name, unit, _)| Curve { title: format!("{name}, {unit}"), points: Vec::new() });
     for clusters in SIZES {
         let samples = samples(clusters, context)?;
         let median =
@@ -80,7 +87,11 @@ fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
             results.extend(growth.map(line));
         }
         before = Some(median);
+        for (curve, value) in curves.iter_mut().zip(median) {
+            curve.points.push((clusters, value));
+        }
     }
+    plot::draw(&layout::checkout().join(PLOT), &curves)?;
     Ok(results)
 }
 
