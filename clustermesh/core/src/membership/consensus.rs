@@ -35,6 +35,8 @@ const DEAD_AFTER_ELECTIONS: u64 = 10;
 /// A learner hears the leader's heartbeat once in this many election timeouts: it does not stand for election, and what
 /// is decided comes by itself. There may be hundreds.
 const LEARNER_BEATS_ELECTIONS: u64 = 4;
+/// How often a leader looks who should vote, in ticks; at once when the members have changed.
+const ARRANGE: u64 = 5;
 /// How far behind the commit index a learner may be to become a voter.
 const CAUGHT_UP: u64 = 64;
 
@@ -184,6 +186,8 @@ pub struct Member {
     heard: BTreeMap<u64, u64>,
     /// When learners were last sent a heartbeat, in ticks.
     beats: BTreeMap<u64, u64>,
+    /// The version of the state for which voters were last arranged.
+    arranged: u64,
     halted: Option<Halt>,
     /// Senders of messages that were looked at and refused.
     refused: Vec<(MemberId, &'static str)>,
@@ -256,6 +260,7 @@ impl Member {
             presence: Presence::default(),
             heard: BTreeMap::new(),
             beats: BTreeMap::new(),
+            arranged: 0,
             halted: None,
             refused: Vec::new(),
         };

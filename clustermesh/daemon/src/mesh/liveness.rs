@@ -50,11 +50,22 @@ impl Liveness {
             let mut state = before.get(&cluster).copied().unwrap_or_default();
             state.well_since = state.well_since.filter(|_| well).or(well.then_some(now));
             let silent = now.duration_since(heard) >= self.drain;
-            let back = state.well_since.is_some_and(|since| now.duration_since(since) >= BACK);
-            state.excluded = silent || (state.excluded && !back);
+            state.excluded = silent || (state.excluded && !state.is_back(now));
             self.clusters.insert(cluster, state);
         }
         self.clusters.iter().filter(|(_, state)| state.excluded).map(|(cluster, _)| *cluster).collect()
+    }
+
+    /// Whether a cluster that was mentioned last time has to be looked at again. One that is back for good need not,
+    /// until it loses its session.
+    pub(super) fn is_doubtful(&self, cluster: ClusterId, now: Instant) -> bool {
+        self.clusters.get(&cluster).is_some_and(|state| state.excluded || !state.is_back(now))
+    }
+}
+
+impl State {
+    fn is_back(&self, now: Instant) -> bool {
+        self.well_since.is_some_and(|since| now.duration_since(since) >= BACK)
     }
 }
 
@@ -79,5 +90,8 @@ mod tests {
         assert!(excluded(22, 21, false), "gone again");
         assert!(excluded(23, 23, true));
         assert!(!excluded(26, 26, true), "back for good");
+        assert!(!liveness.is_doubtful(cluster, at(26)), "and needs no look until it loses its session");
+        liveness.judge(at(27), [(cluster, Signs { heard: at(27), well: false })]);
+        assert!(liveness.is_doubtful(cluster, at(27)));
     }
 }

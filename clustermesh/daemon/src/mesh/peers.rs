@@ -55,6 +55,8 @@ pub(super) struct PeerSet {
     clearing: JoinSet<ClusterId>,
     cleared: BTreeSet<ClusterId>,
     liveness: Liveness,
+    /// Those that are not well, or not for long: at rest nobody has to be looked at.
+    doubtful: BTreeSet<ClusterId>,
     excluded: BTreeSet<ClusterId>,
     scope: Option<Scope>,
     /// The other members as they are remembered, while the own member has lost its storage.
@@ -88,6 +90,7 @@ impl PeerSet {
             clearing: JoinSet::new(),
             cleared: BTreeSet::new(),
             liveness,
+            doubtful: BTreeSet::new(),
             excluded: BTreeSet::new(),
             scope: None,
             remembered: None,
@@ -139,7 +142,10 @@ impl PeerSet {
                 }
                 Some(cleared) = self.clearing.join_next() => self.forget(&cleared),
                 Ok(()) = nodes.changed() => {}
-                _ = tick.tick() => self.judge(),
+                _ = tick.tick() => {
+                    self.judge();
+                    due = self.is_parting();
+                }
             }
         }
     }
@@ -253,6 +259,7 @@ impl PeerSet {
         info!(cluster = %record.name, id = %record.id, held = held.len(), "cluster of the mesh");
         let (entry, delta) = self.entry(record, held);
         self.mesh.0.peers.entries().insert(record.id, entry);
+        self.doubtful.insert(record.id);
         self.take(record.id, PeerEvent::Delta(delta));
     }
 
@@ -311,6 +318,11 @@ impl PeerSet {
         }
     }
 
+    /// Whether there is somebody who is let go after a time.
+    fn is_parting(&self) -> bool {
+        self.mesh.0.peers.entries().values().any(|entry| entry.removed.is_some())
+    }
+
     /// Ends the session with a cluster and begins to remove its records.
     fn remove(&mut self, cluster: ClusterId) {
         let Some(entry) = self.mesh.0.peers.entries().remove(&cluster) else { return };
@@ -337,7 +349,10 @@ impl PeerSet {
 
     /// Takes what a peer has said in; whether all of it is here now for the first time.
     fn take(&mut self, cluster: ClusterId, event: PeerEvent) -> bool {
-        let PeerEvent::Delta(mut delta) = event else { return false };
+        let PeerEvent::Delta(mut delta) = event else {
+            self.doubtful.insert(cluster);
+            return false;
+        };
         let mut completes = false;
         match self.mesh.0.peers.entries().get_mut(&cluster) {
             Some(entry) => {
@@ -360,7 +375,7 @@ impl PeerSet {
     fn judge(&mut self) {
         let (now, drain) = (Instant::now(), self.mesh.0.config.drain);
         let (mut signs, mut silent) = (Vec::new(), BTreeSet::new());
-        for (id, entry) in self.mesh.0.peers.entries().iter() {
+        for (id, entry) in self.mesh.0.peers.entries().iter().filter(|(id, _)| self.doubtful.contains(id)) {
             let status = entry.status.borrow();
             // Before the first time, since when that is awaited: another replica may have heard of its backends.
             let heard = if status.up { now } else { status.heard.unwrap_or(entry.since) };
@@ -370,6 +385,7 @@ impl PeerSet {
             }
         }
         let excluded = self.liveness.judge(now, signs);
+        self.doubtful.retain(|id| self.liveness.is_doubtful(*id, now));
         if excluded != self.excluded {
             info!(silent = ?excluded, "clusters without traffic from here");
             self.excluded.clone_from(&excluded);

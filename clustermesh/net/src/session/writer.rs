@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::{mpsc, watch},
-    time::MissedTickBehavior,
+    time::{Instant, sleep},
 };
 use tombolo_mesh_core::{
     replication::{Outgoing, Sender, Start, Subscription, WantedBucket},
@@ -14,10 +14,10 @@ use tombolo_mesh_core::{
 use super::{Audience, ExporterHandle, SessionError, unix_time_ms};
 use crate::transport::{FrameSender, Stats};
 
-/// How often the exporter's revision and time are told, while there is something to tell.
+/// How long after a change the exporter's revision and time are told, at most.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Heartbeats that are left out while there is nothing: a large mesh should be quiet at rest.
-const LEFT_OUT: u32 = 4;
+/// How often they are told while nothing changes: a large mesh should be quiet at rest.
+const REST: Duration = Duration::from_secs(5);
 
 /// What the receiving half, or the owner, asks the sending half to do.
 #[derive(Debug)]
@@ -65,16 +65,18 @@ pub(crate) async fn write(
     };
     let mut sender = Sender::default();
     let mut changes = exporter.changes(audience);
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut left_out = LEFT_OUT;
+    let heartbeat = sleep(Duration::ZERO);
+    tokio::pin!(heartbeat);
     loop {
         // One frame at a time: in between, commands and heartbeats have their turn.
         let next = exporter.read(audience, |log| sender.poll(log));
         if let Some(Outgoing { frame, changes }) = next.clone() {
             stats.sent_changes.add(changes as u64);
-            left_out = LEFT_OUT;
             tx.send_encoded(frame).await?;
+            let soon = Instant::now() + HEARTBEAT;
+            if heartbeat.deadline() > soon {
+                heartbeat.as_mut().reset(soon);
+            }
         }
         tokio::select! {
             biased;
@@ -94,14 +96,10 @@ pub(crate) async fn write(
                 }
                 Some(Command::Want(wanted)) => exporter.read(audience, |log| sender.want(log, wanted)),
             },
-            _ = heartbeat.tick() => {
-                if left_out < LEFT_OUT {
-                    left_out += 1;
-                    continue;
-                }
-                left_out = 0;
+            () = &mut heartbeat => {
                 let frame = exporter.read(audience, |log| Sender::heartbeat(log, unix_time_ms()));
                 tx.send_encoded(frame.frame).await?;
+                heartbeat.as_mut().reset(Instant::now() + REST);
             }
             () = std::future::ready(()), if next.is_some() => {}
             changed = changes.changed() => if changed.is_err() { return Ok(()) },

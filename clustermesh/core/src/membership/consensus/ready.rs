@@ -194,6 +194,12 @@ impl Member {
         if self.node.raft.state != StateRole::Leader || self.node.raft.has_pending_conf() {
             return;
         }
+        // Whoever votes or falls silent can wait; with hundreds of members each look costs.
+        let version = self.node.store().state.version;
+        if self.arranged == version && !self.ticks.is_multiple_of(super::ARRANGE) {
+            return;
+        }
+        self.arranged = version;
         let own = self.id.get();
         let conf = self.node.store().conf();
         let clusters = &self.node.store().state.clusters;
