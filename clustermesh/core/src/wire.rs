@@ -17,14 +17,14 @@ mod service;
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use tombolo_model::{Address, ClusterId, ClusterName, Record, RecordKey, TunnelKey};
+use tombolo_model::{Address, ClusterId, ClusterName, Kind, Record, RecordKey, TunnelKey};
 
 use crate::trust::Pin;
 
-pub(crate) use frame::change_bytes;
 pub use frame::{
     DecodeError, EncodeError, decode_change, decode_frame, encode_change, encode_frame, encode_transaction,
 };
+pub(crate) use frame::{change_bytes, encode_decoded};
 pub use parse::FieldError;
 
 /// The protocol version spoken here. Versions with the same major part understand each other.
@@ -169,6 +169,22 @@ impl Change {
         match self {
             Self::Upsert(record) => record.key(),
             Self::Remove(key) => key.clone(),
+        }
+    }
+
+    /// The kind of the record.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Upsert(record) => record.kind(),
+            Self::Remove(key) => key.kind(),
+        }
+    }
+
+    /// The cluster that the record speaks about; none for a policy.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        match self {
+            Self::Upsert(record) => record.cluster(),
+            Self::Remove(key) => key.cluster(),
         }
     }
 }

@@ -78,6 +78,28 @@ pub enum Record {
 }
 
 impl Record {
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Identity(_) => Kind::Identity,
+            Self::Node(_) => Kind::Node,
+            Self::Endpoint(_) => Kind::Endpoint,
+            Self::Service(_) => Kind::Service,
+            Self::Policy(_) => Kind::Policy,
+        }
+    }
+
+    /// [`RecordKey::cluster`] of its key.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        match self {
+            Self::Identity(r) => r.id.cluster(),
+            Self::Node(r) => Some(r.cluster),
+            Self::Endpoint(r) => Some(r.cluster),
+            Self::Service(r) => Some(r.cluster),
+            Self::Policy(_) => None,
+        }
+    }
+
     /// What the record is about.
     pub fn key(&self) -> RecordKey {
         match self {

@@ -1,8 +1,8 @@
 //! What a receiver admits. A cluster may speak about itself only.
 
 use tombolo_model::{
-    Address, ClusterId, ClusterName, EndpointRecord, Identity, IdentityRecord, NodeRecord, Prefix, Record,
-    RecordKey, ServiceRecord, label,
+    Address, ClusterId, ClusterName, EndpointRecord, Identity, IdentityRecord, Kind, NodeRecord, Prefix,
+    Record, RecordKey, ServiceRecord, label,
 };
 
 /// Whose records a receiver takes.
@@ -64,17 +64,21 @@ impl Refusal {
 impl Admission {
     /// Whether anything may be said about this key.
     pub fn key(&self, key: &RecordKey) -> Result<(), Refusal> {
+        self.about(key.cluster(), key.kind())
+    }
+
+    fn about(&self, cluster: Option<ClusterId>, kind: Kind) -> Result<(), Refusal> {
         match self {
             Self::All => Ok(()),
-            Self::Peer(peer) if key.cluster() == Some(peer.cluster) => Ok(()),
-            Self::Peer(_) if matches!(key, RecordKey::Identity(_)) => Err(Refusal::ForeignIdentity),
+            Self::Peer(peer) if cluster == Some(peer.cluster) => Ok(()),
+            Self::Peer(_) if kind == Kind::Identity => Err(Refusal::ForeignIdentity),
             Self::Peer(_) => Err(Refusal::ForeignCluster),
         }
     }
 
     /// Whether this record may be taken.
     pub fn record(&self, record: &Record) -> Result<(), Refusal> {
-        self.key(&record.key())?;
+        self.about(record.cluster(), record.kind())?;
         let Self::Peer(peer) = self else { return Ok(()) };
         match record {
             Record::Identity(r) => peer.identity(r),

@@ -5,11 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use tombolo_model::{ClusterId, Kind, Record, RecordKey};
+use tombolo_model::{ClusterId, Kind, Record};
 
 use super::{
     Scope,
-    log::{Applied, Log},
+    log::{Applied, Encoded, Log},
 };
 use crate::{merge::GlobalServices, wire::Change};
 
@@ -40,24 +40,35 @@ impl Exporter {
     /// Makes the changes one transaction, for nodes and for peers. Changes of the own cluster's records come from its
     /// controllers, those of others from their deltas. What no receiver would accept is returned.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now_unix_ms: u64) -> Applied {
-        let (mut to_nodes, mut to_peers) = (Vec::new(), Vec::new());
+        let (mut to_nodes, mut to_peers, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for change in changes {
-            let key = change.key();
-            let own = key.cluster() == Some(self.cluster);
-            if let RecordKey::Service(..) = key {
+            let cluster = change.cluster();
+            let own = cluster == Some(self.cluster);
+            let encoded = if change.kind() == Kind::Service {
                 if own {
-                    to_peers.push(if shared(&change) { change.clone() } else { Change::Remove(key) });
+                    let told = if shared(&change) { change.clone() } else { Change::Remove(change.key()) };
+                    // What is too large for others is too large for nodes, which is said below.
+                    to_peers.extend(Encoded::checked(told));
                 }
-                to_nodes.extend(self.services.apply(change));
+                let Some(merged) = self.services.apply(change) else { continue };
+                Encoded::checked(merged)
+            } else if own || cluster.is_none() {
+                Encoded::checked(change)
             } else {
-                if own {
-                    to_peers.push(change.clone());
+                Encoded::decoded(change)
+            };
+            match encoded {
+                Ok(encoded) => {
+                    if own && encoded.kind() != Kind::Service {
+                        to_peers.push(encoded.clone());
+                    }
+                    to_nodes.push(encoded);
                 }
-                to_nodes.push(change);
+                Err(error) => refused.push(error),
             }
         }
-        self.peers.apply(to_peers, now_unix_ms);
-        self.nodes.apply(to_nodes, now_unix_ms)
+        self.peers.take(to_peers, now_unix_ms);
+        Applied { revision: self.nodes.take(to_nodes, now_unix_ms), refused }
     }
 
     /// Takes the backends of these clusters out of global services, unless no others are left.
@@ -80,8 +91,8 @@ impl Exporter {
     pub fn counts(&self) -> BTreeMap<ClusterId, BTreeMap<Kind, u64>> {
         let mut counts: BTreeMap<ClusterId, BTreeMap<Kind, u64>> = BTreeMap::new();
         let mut count = |cluster, kind| *counts.entry(cluster).or_default().entry(kind).or_default() += 1;
-        for key in self.nodes.records().map(|r| r.key()).filter(|key| key.kind() != Kind::Service) {
-            count(key.cluster().unwrap_or(self.cluster), key.kind());
+        for record in self.nodes.records().filter(|record| record.kind() != Kind::Service) {
+            count(record.cluster().unwrap_or(self.cluster), record.kind());
         }
         for cluster in self.services.clusters() {
             count(cluster, Kind::Service);
@@ -91,10 +102,10 @@ impl Exporter {
 
     /// The records of all other clusters, as those said them.
     pub fn foreign(&self) -> Vec<Arc<Record>> {
-        let is_foreign = |key: &RecordKey| {
-            key.kind() != Kind::Service && key.cluster().is_some_and(|cluster| cluster != self.cluster)
+        let is_foreign = |record: &Record| {
+            record.kind() != Kind::Service && record.cluster().is_some_and(|cluster| cluster != self.cluster)
         };
-        let plain = self.nodes.records().filter(|record| is_foreign(&record.key())).cloned();
+        let plain = self.nodes.records().filter(|record| is_foreign(record)).cloned();
         plain.chain(self.services.foreign().cloned()).collect()
     }
 

@@ -7,14 +7,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use tombolo_model::{Identity, Record, RecordKey};
+use tombolo_model::{Identity, Kind, Record, RecordKey};
 
 use super::{
     Scope,
     digest::{self, Digests},
     withdraw,
 };
-use crate::wire::{Change, EncodeError, Position, encode_change};
+use crate::wire::{Change, EncodeError, Position, encode_change, encode_decoded};
 
 /// The key that comes before all others.
 const FIRST_KEY: RecordKey = RecordKey::Identity(Identity::UNKNOWN);
@@ -56,6 +56,15 @@ pub(super) struct Entry {
     fingerprint: u64,
 }
 
+/// A change as it is stored and sent. Logs that have the same change share it.
+#[derive(Clone, Debug)]
+pub(super) struct Encoded {
+    key: Arc<RecordKey>,
+    /// None for a removal.
+    record: Option<Arc<Record>>,
+    bytes: Bytes,
+}
+
 /// What became of a transaction.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -63,6 +72,34 @@ pub struct Applied {
     pub revision: Option<u64>,
     /// Changes that no receiver would accept. They were left out, and what was there before still stands.
     pub refused: Vec<(RecordKey, EncodeError)>,
+}
+
+impl Encoded {
+    pub(super) fn kind(&self) -> Kind {
+        self.key.kind()
+    }
+
+    /// Of a change that was made here: a receiver must be able to take it.
+    pub(super) fn checked(change: Change) -> Result<Self, (RecordKey, EncodeError)> {
+        Self::new(change, encode_change)
+    }
+
+    /// Of a change that was decoded here, so that others can decode it too.
+    pub(super) fn decoded(change: Change) -> Result<Self, (RecordKey, EncodeError)> {
+        Self::new(change, encode_decoded)
+    }
+
+    fn new(
+        change: Change,
+        encode: impl FnOnce(&Change) -> Result<Bytes, EncodeError>,
+    ) -> Result<Self, (RecordKey, EncodeError)> {
+        let bytes = encode(&change).map_err(|error| (change.key(), error))?;
+        let (key, record) = match change {
+            Change::Upsert(record) => (record.key(), Some(record)),
+            Change::Remove(key) => (key, None),
+        };
+        Ok(Self { key: Arc::new(key), record, bytes })
+    }
 }
 
 impl Log {
@@ -92,23 +129,31 @@ impl Log {
 
     /// Makes the changes, in order, one transaction. Those that change nothing are left out.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now_unix_ms: u64) -> Applied {
+        let mut refused = Vec::new();
+        let encoded: Vec<_> = changes
+            .into_iter()
+            .filter_map(|change| Encoded::checked(change).map_err(|error| refused.push(error)).ok())
+            .collect();
+        Applied { revision: self.take(encoded, now_unix_ms), refused }
+    }
+
+    /// [`Log::apply`] of what is encoded already.
+    pub(super) fn take(
+        &mut self,
+        changes: impl IntoIterator<Item = Encoded>,
+        now_unix_ms: u64,
+    ) -> Option<u64> {
         let revision = self.revision + 1;
-        let mut applied = Applied::default();
+        let mut changed = false;
         for change in changes {
-            match encode_change(&change) {
-                Ok(encoded) => {
-                    if self.put(revision, now_unix_ms, change, encoded) {
-                        applied.revision = Some(revision);
-                    }
-                }
-                Err(error) => applied.refused.push((change.key(), error)),
-            }
+            changed |= self.put(revision, now_unix_ms, change);
         }
-        if applied.revision.is_some() {
-            self.revision = revision;
-            self.forget_removals();
+        if !changed {
+            return None;
         }
-        applied
+        self.revision = revision;
+        self.forget_removals();
+        Some(revision)
     }
 
     /// Says of which clusters the log now holds all records. Until then receivers drop nothing.
@@ -205,12 +250,8 @@ impl Log {
     }
 
     /// Whether this changed anything.
-    fn put(&mut self, revision: u64, now: u64, change: Change, encoded: Bytes) -> bool {
-        let key = Arc::new(change.key());
-        let record = match change {
-            Change::Upsert(record) => Some(record),
-            Change::Remove(_) => None,
-        };
+    fn put(&mut self, revision: u64, now: u64, change: Encoded) -> bool {
+        let Encoded { key, record, bytes: encoded } = change;
         let old = self.entries.get(&key);
         let unchanged = match old {
             Some(old) => old.record.is_none() == record.is_none() && old.encoded == encoded,

@@ -121,7 +121,7 @@ impl Receiver {
     /// Takes a record for one that was received before, if it may be admitted: what another replica has heard. Whether
     /// it still holds turns out when digests are compared.
     pub fn hold(&mut self, record: Arc<Record>) {
-        if self.admission.record(&record).and_then(|()| self.room_for(&record)).is_ok() {
+        if self.admission.record(&record).and_then(|()| self.room_for(&record.key(), &record)).is_ok() {
             self.put(Change::Upsert(record));
         }
     }
@@ -343,17 +343,19 @@ impl Receiver {
     /// Applies what may be applied. A refused version of a record takes the place of the admitted one before it:
     /// that one is no longer true.
     fn admit(&mut self, change: Change) -> Option<Change> {
+        let key = change.key();
         let refusal = match &change {
-            Change::Upsert(record) => self.admission.record(record).and_then(|()| self.room_for(record)),
+            Change::Upsert(record) => {
+                self.admission.record(record).and_then(|()| self.room_for(&key, record))
+            }
             Change::Remove(key) => self.admission.key(key),
         };
-        let key = change.key();
         self.unconfirmed.remove(&key);
         match refusal {
             // The consumer may hold from an earlier time what this receiver has not heard of.
             Ok(()) if matches!(change, Change::Remove(_)) && self.scope == Scope::Nothing => {
-                self.put(change);
-                Some(Change::Remove(key))
+                self.put(change.clone());
+                Some(change)
             }
             Ok(()) => self.put(change),
             Err(refusal) => {
@@ -363,8 +365,8 @@ impl Receiver {
         }
     }
 
-    fn room_for(&self, record: &Record) -> Result<(), Refusal> {
-        let known = self.records.get(&record.key());
+    fn room_for(&self, key: &RecordKey, record: &Record) -> Result<(), Refusal> {
+        let known = self.records.get(key);
         let bytes = self.bytes + weight(record) - known.map_or(0, |r| weight(r));
         let records = self.records.len() + usize::from(known.is_none());
         if bytes > self.limits.bytes || records > self.limits.records { Err(Refusal::Limit) } else { Ok(()) }

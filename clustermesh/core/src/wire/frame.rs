@@ -121,6 +121,11 @@ pub fn encode_change(change: &Change) -> std::result::Result<Bytes, EncodeError>
     Ok(bytes)
 }
 
+/// [`encode_change`] of what was decoded here: its fields are within bounds.
+pub(crate) fn encode_decoded(change: &Change) -> std::result::Result<Bytes, EncodeError> {
+    within("a record", limits::MAX_RECORD, change_bytes(change))
+}
+
 /// The bytes of a change that is known to be within bounds.
 pub(crate) fn change_bytes(change: &Change) -> Bytes {
     let body = match change {
