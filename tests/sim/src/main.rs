@@ -11,6 +11,9 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use tombolo_sim::{Mutant, Scenario, Trouble, Violation, replication, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates many clusters on a virtual clock; a seed that fails is printed and replays.
 #[derive(Parser)]
 struct Args {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use rand::{Rng, rngs::StdRng};
 use tombolo_mesh_core::{
     replication::{Delta, Log, Receiver, Sender},
@@ -15,7 +16,7 @@ use crate::Mutant;
 pub(super) struct Link {
     pub(super) receiver: Receiver,
     sender: Option<Sender>,
-    wire: VecDeque<Vec<u8>>,
+    wire: VecDeque<Bytes>,
     replies: VecDeque<Frame>,
 }
 
@@ -56,7 +57,7 @@ impl Link {
         if let Some(forged) = forged.filter(|_| random.random_bool(0.3)) {
             report.forged += 1;
             let at = random.random_range(0..=self.wire.len());
-            self.wire.insert(at, forged);
+            self.wire.insert(at, forged.into());
         }
         let mut deltas = Vec::new();
         for _ in 0..random.random_range(1..5) {
@@ -96,7 +97,7 @@ impl Link {
         }
         let Some(out) = sender.poll(exporting.log) else { return };
         report.events += 1;
-        self.wire.extend(spoiled(out.frame.to_vec(), exporting.mutant, random));
+        self.wire.extend(spoiled(out.frame, exporting.mutant, random));
         let last = self.wire.len().saturating_sub(1);
         if exporting.mutant == Some(Mutant::FramesSwapped) && last > 0 && random.random_bool(0.05) {
             self.wire.swap(last, last - 1);
@@ -105,11 +106,11 @@ impl Link {
 }
 
 /// The frame, or what a mistake makes of it.
-fn spoiled(bytes: Vec<u8>, mutant: Option<Mutant>, random: &mut StdRng) -> Option<Vec<u8>> {
+fn spoiled(bytes: Bytes, mutant: Option<Mutant>, random: &mut StdRng) -> Option<Bytes> {
     match mutant {
         Some(Mutant::FrameLost) if random.random_bool(0.02) => None,
         Some(Mutant::ObsoleteLost | Mutant::TransactionSplit) => {
-            let again = |frame: &Frame| encode_frame(frame).map(|bytes| bytes.to_vec()).ok();
+            let again = |frame: &Frame| encode_frame(frame).ok();
             match (mutant, decode_frame(&bytes)) {
                 (Some(Mutant::ObsoleteLost), Ok(Frame::Obsolete(_))) => again(&Frame::Obsolete(Vec::new())),
                 (Some(Mutant::TransactionSplit), Ok(Frame::Transaction(mut t))) => {

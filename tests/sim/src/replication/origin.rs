@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{Rng, rngs::StdRng};
-use tombolo_mesh_core::{
-    replication::{Admission, Change, Containment, Exporter},
-    wire::encode_change,
-};
+use tombolo_mesh_core::replication::{Admission, Change, Containment, Exporter};
 use tombolo_model::{
     Affinity, Backend, BackendState, ClusterId, ClusterName, EndpointRecord, Identity, IdentityRecord, Kind,
     Labels, Protocol, Record, RecordKey, ServicePort, ServiceRecord, label,
@@ -33,8 +30,8 @@ pub(super) struct Origin {
     pub(super) hostile_speaks: bool,
     /// What exists.
     pub(super) truth: BTreeMap<RecordKey, Record>,
-    /// All that ever existed, encoded.
-    pub(super) ever: BTreeSet<Vec<u8>>,
+    /// All that ever existed, in that order.
+    ever: BTreeMap<RecordKey, Vec<Record>>,
     pub(super) exporter: Exporter,
     /// Clusters of which the daemon has heard everything once.
     pub(super) complete_peers: BTreeSet<ClusterId>,
@@ -59,7 +56,7 @@ impl Origin {
             hostile,
             hostile_speaks: hostile,
             truth: BTreeMap::new(),
-            ever: BTreeSet::new(),
+            ever: BTreeMap::new(),
             exporter: Exporter::new(id, epoch, HISTORY),
             complete_peers: BTreeSet::new(),
             epoch,
@@ -124,6 +121,11 @@ impl Origin {
         Ok(())
     }
 
+    /// Whether a record ever was what its key stands for.
+    pub(super) fn has_said(&self, record: &Record) -> bool {
+        self.ever.get(&record.key()).is_some_and(|all| all.iter().rev().any(|said| said == record))
+    }
+
     /// Whether its daemon knows all that exists.
     pub(super) fn is_read(&self) -> bool {
         self.unread.is_empty()
@@ -165,7 +167,9 @@ impl Origin {
             self.unread.remove(&change.key());
             match change {
                 Change::Upsert(record) => {
-                    self.ever.insert(bytes(change)?);
+                    if !self.has_said(record) {
+                        self.ever.entry(record.key()).or_default().push((**record).clone());
+                    }
                     self.truth.insert(record.key(), (**record).clone());
                 }
                 Change::Remove(key) => drop(self.truth.remove(key)),
@@ -252,9 +256,4 @@ impl Origin {
     fn octet(&self) -> u8 {
         self.id.get().try_into().unwrap_or(u8::MAX)
     }
-}
-
-/// A change as it is sent.
-pub(super) fn bytes(change: &Change) -> Result<Vec<u8>, Violation> {
-    encode_change(change).map(|bytes| bytes.to_vec()).map_err(|e| Violation(format!("{change:?}: {e}")))
 }
