@@ -9,6 +9,10 @@ mod cluster;
 mod hostile;
 #[path = "mesh/loss.rs"]
 mod loss;
+#[path = "mesh/puppet.rs"]
+mod puppet;
+#[path = "mesh/versions.rs"]
+mod versions;
 
 use std::time::Duration;
 

@@ -4,133 +4,31 @@
 use std::{
     collections::BTreeSet,
     io::Write,
-    net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use quinn::Connection;
 use tokio::time::{sleep, timeout};
 use tombolo_mesh_core::{
     membership::{Config, Durable, Member, MemberId, Renewal, Step},
-    trust::{Service, SpiffeId},
-    wire::{Change, Frame, Hello, NodeFacts, Position, Scope, Transaction, VERSION, Version, encode_frame},
+    trust::Service,
+    wire::{Change, Frame, NodeFacts, Position, Scope, Transaction, VERSION, Version, encode_frame},
 };
 use tombolo_mesh_net::{
     join,
     storage::MemberStorage,
-    tls::{Credentials, Expected, TrustStore},
-    transport::{Dialer, FrameReceiver, FrameSender, Stats, framed},
+    tls::{Credentials, Expected},
+    transport::Dialer,
 };
 use tombolo_model::{
-    ClusterId, ClusterName, EndpointRecord, Identity, IdentityRecord, NodeRecord, Record, ServiceRecord,
-    label,
+    ClusterName, EndpointRecord, Identity, IdentityRecord, NodeRecord, Record, ServiceRecord, label,
 };
 
 use super::{
-    HOUR,
-    cluster::{Cluster, Kept, eventually},
+    cluster::{Cluster, eventually},
     pair,
+    puppet::{Puppet, cluster_id, hello, id},
 };
-
-/// What is left of a member whose keys somebody has.
-struct Mallory {
-    kept: Kept,
-    trust: Arc<TrustStore>,
-    east: SocketAddr,
-}
-
-impl Mallory {
-    async fn join(east: &Cluster) -> Self {
-        let mallory = Cluster::start("mallory", 9, "10.9.0.0/16").await;
-        let token = east.mesh.create_token(HOUR).await.unwrap();
-        mallory.mesh.join(&token).await.unwrap();
-        eventually("mallory is a member", || east.endpoints_of(mallory.id()).len() == 3).await;
-        let kept = mallory.kill().await;
-        let trust = TrustStore::new();
-        trust.set_pem(&"east".parse().unwrap(), east.authority().bundle_pem()).unwrap();
-        Self { kept, trust, east: east.address() }
-    }
-
-    /// Dials with a certificate for `name` by the own authority.
-    fn as_(&self, name: &str) -> Dialer {
-        let credentials = Credentials::none();
-        self.kept.authority.introduce(&credentials, &id(name), SystemTime::now(), HOUR).unwrap();
-        Dialer::bind("127.0.0.1:0".parse().unwrap(), credentials, self.trust.clone()).unwrap()
-    }
-
-    async fn knock(&self, dialer: &Dialer, service: Service) -> String {
-        let east = Expected::Id(id("spiffe://east/daemon"));
-        match dialer.connect(self.east, east, service).await {
-            Ok(connection) => timeout(Duration::from_secs(5), connection.closed()).await.unwrap().to_string(),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    /// A session that has greeted as this cluster.
-    async fn session(&self, cluster: &str, n: u16, version: Version) -> Session {
-        let (dialer, connection) = self.dial().await;
-        let (mut tx, rx) = framed(connection.open_bi().await.unwrap(), &Arc::<Stats>::default());
-        tx.send(&hello(cluster, n, version)).await.unwrap();
-        Session { connection, tx, rx, _dialer: dialer }
-    }
-
-    async fn dial(&self) -> (Dialer, Connection) {
-        let dialer = self.as_("spiffe://mallory/daemon");
-        let east = Expected::Id(id("spiffe://east/daemon"));
-        let connection = dialer.connect(self.east, east, Service::Peer).await.unwrap();
-        (dialer, connection)
-    }
-
-    async fn greeted(&self) -> Session {
-        self.session("mallory", 9, VERSION).await
-    }
-}
-
-struct Session {
-    connection: Connection,
-    tx: FrameSender,
-    rx: FrameReceiver,
-    _dialer: Dialer,
-}
-
-impl Session {
-    /// Sends frames that end the session; why east ended it.
-    async fn refused(mut self, frames: &[Frame]) -> String {
-        for frame in frames {
-            if self.tx.send(frame).await.is_err() {
-                break;
-            }
-        }
-        self.ended().await
-    }
-
-    async fn ended(mut self) -> String {
-        // What east says meanwhile must be read, or it waits.
-        let reading = async { while self.rx.receive().await.is_ok() {} };
-        timeout(Duration::from_secs(5), reading).await.unwrap();
-        timeout(Duration::from_secs(5), self.connection.closed()).await.unwrap().to_string()
-    }
-}
-
-fn hello(cluster: &str, n: u16, version: Version) -> Frame {
-    Frame::Hello(Hello {
-        version,
-        features: BTreeSet::new(),
-        software: "mallory 6.6.6".to_owned(),
-        cluster: cluster.parse().unwrap(),
-        cluster_id: cluster_id(n),
-        unix_time_ms: 1_800_000_000_000,
-    })
-}
-
-fn id(name: &str) -> SpiffeId {
-    name.parse().unwrap()
-}
-
-fn cluster_id(n: u16) -> ClusterId {
-    n.try_into().unwrap()
-}
 
 /// Records that are not mallory's to announce.
 fn foreign() -> Vec<Record> {
@@ -210,7 +108,7 @@ async fn slowest(east: &Cluster, west: &Cluster, round: usize) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_member_gets_nothing() {
     let (east, west) = pair().await;
-    let mallory = Mallory::join(&east).await;
+    let mallory = Puppet::join(&east, "mallory", 9).await;
     let before = slowest(&east, &west, 0).await;
     let honest = east.endpoints_of(west.id()).len();
 
@@ -221,7 +119,7 @@ async fn a_hostile_member_gets_nothing() {
 
     let flood = tokio::spawn(async move {
         loop {
-            let _ = mallory.greeted().await.refused(&[Frame::NodeFacts(NodeFacts::default())]).await;
+            let _ = mallory.greeted(VERSION).await.refused(&[Frame::NodeFacts(NodeFacts::default())]).await;
         }
     });
     let during = slowest(&east, &west, 1).await;
@@ -237,8 +135,8 @@ async fn a_hostile_member_gets_nothing() {
     assert_eq!(status.problems.iter().find(about_west), None);
 }
 
-async fn records_of_others(east: &Cluster, mallory: &Mallory) {
-    let mut session = mallory.greeted().await;
+async fn records_of_others(east: &Cluster, mallory: &Puppet) {
+    let mut session = mallory.greeted(VERSION).await;
     let position = Position { epoch: 6, revision: 1 };
     let changes: Vec<_> = foreign().into_iter().map(|record| Change::Upsert(Arc::new(record))).collect();
     let expected = changes.len() as u64;
@@ -283,7 +181,7 @@ async fn records_of_others(east: &Cluster, mallory: &Mallory) {
     assert_eq!(east.backends().iter().filter(|b| b.cluster == cluster_id(2)).count(), 1);
 }
 
-async fn other_names(east: &Cluster, mallory: &Mallory) {
+async fn other_names(east: &Cluster, mallory: &Puppet) {
     let nobody =
         Dialer::bind("127.0.0.1:0".parse().unwrap(), Credentials::none(), mallory.trust.clone()).unwrap();
     let attempts = [
@@ -310,11 +208,11 @@ async fn other_names(east: &Cluster, mallory: &Mallory) {
         misdeeds(east).contains("cluster mallory has sent what no honest member sends")
     })
     .await;
-    let other_version = mallory.session("mallory", 9, Version { major: 2, minor: 0 }).await.ended().await;
+    let other_version = mallory.greeted(Version { major: 2, minor: 0 }).await.ended().await;
     assert!(other_version.contains("speaks protocol version 2.0"), "{other_version}");
 }
 
-async fn bytes_that_mean_nothing(east: &Cluster, mallory: &Mallory) {
+async fn bytes_that_mean_nothing(east: &Cluster, mallory: &Puppet) {
     let unexpected = [
         vec![Frame::NodeFacts(NodeFacts::default())],
         vec![Frame::EnrollResponse(vec![])],
@@ -322,7 +220,7 @@ async fn bytes_that_mean_nothing(east: &Cluster, mallory: &Mallory) {
     ];
     for frames in unexpected {
         let before = misdeeds(east);
-        let said = mallory.greeted().await.refused(&frames).await;
+        let said = mallory.greeted(VERSION).await.refused(&frames).await;
         assert!(said.contains("closed by peer"), "{said}");
         eventually("it is counted", || misdeeds(east) != before).await;
     }
@@ -344,7 +242,7 @@ async fn bytes_that_mean_nothing(east: &Cluster, mallory: &Mallory) {
         }
     }
     // More streams than anybody needs are not granted.
-    let session = mallory.greeted().await;
+    let session = mallory.greeted(VERSION).await;
     let mut granted = Vec::new();
     while granted.len() < 10_000
         && let Ok(Ok(stream)) = timeout(Duration::from_millis(200), session.connection.open_uni()).await
@@ -354,7 +252,7 @@ async fn bytes_that_mean_nothing(east: &Cluster, mallory: &Mallory) {
     assert!(granted.len() < 200, "{} streams", granted.len());
 }
 
-async fn words_of_other_members(east: &Cluster, mallory: &Mallory) {
+async fn words_of_other_members(east: &Cluster, mallory: &Puppet) {
     // A renewal of west's member, by the wrong authority.
     let west = cluster_id(2);
     let durable = MemberStorage::open(Box::new(mallory.kept.store.clone()), cluster_id(9)).await.unwrap();
@@ -374,7 +272,7 @@ async fn words_of_other_members(east: &Cluster, mallory: &Mallory) {
     let forged = Durable { member: MemberId::new(west, 1), ..durable };
     let config = Config { mesh: state.mesh, election_ticks: 2, heartbeat_ticks: 1, seed: 7, key: [7; 32] };
     let mut member = Member::restore(&config, &forged).unwrap();
-    let mut session = mallory.greeted().await;
+    let mut session = mallory.greeted(VERSION).await;
     let before = misdeeds(east);
     let mut sent = 0;
     for tick in 0..20 {
