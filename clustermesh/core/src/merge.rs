@@ -15,39 +15,52 @@ use crate::wire::Change;
 #[derive(Debug)]
 pub struct GlobalServices {
     cluster: ClusterId,
-    /// By namespace and name, then by cluster.
-    services: BTreeMap<(String, String), BTreeMap<ClusterId, Arc<Record>>>,
+    services: BTreeMap<Name, BTreeMap<ClusterId, Arc<Record>>>,
+    /// What has changed since it was last merged, and whether the own cluster's service was removed meanwhile.
+    changed: BTreeMap<Name, bool>,
     excluded: BTreeSet<ClusterId>,
 }
+
+/// Namespace and name.
+type Name = (String, String);
 
 impl GlobalServices {
     /// No services, seen from `cluster`.
     pub const fn new(cluster: ClusterId) -> Self {
-        Self { cluster, services: BTreeMap::new(), excluded: BTreeSet::new() }
+        Self { cluster, services: BTreeMap::new(), changed: BTreeMap::new(), excluded: BTreeSet::new() }
     }
 
-    /// Takes a change of a service of any cluster; gives the change of the own cluster's merged service, if it has
-    /// one of that name. Changes of other kinds are passed through.
-    pub fn apply(&mut self, change: Change) -> Option<Change> {
-        let RecordKey::Service(cluster, namespace, name) = change.key() else { return Some(change) };
-        let key = (namespace, name);
-        match &change {
+    /// Takes a change of a service of any cluster. Changes of other kinds do not matter here.
+    pub fn take(&mut self, change: Change) {
+        let RecordKey::Service(cluster, namespace, name) = change.key() else { return };
+        let name = (namespace, name);
+        let removed = self.changed.entry(name.clone()).or_default();
+        match change {
             Change::Upsert(record) => {
-                self.services.entry(key.clone()).or_default().insert(cluster, record.clone());
+                self.services.entry(name).or_default().insert(cluster, record);
             }
             Change::Remove(_) => {
-                if let Some(group) = self.services.get_mut(&key) {
+                *removed |= cluster == self.cluster;
+                if let Some(group) = self.services.get_mut(&name) {
                     group.remove(&cluster);
                     if group.is_empty() {
-                        self.services.remove(&key);
+                        self.services.remove(&name);
                     }
                 }
             }
         }
-        if cluster == self.cluster && matches!(change, Change::Remove(_)) {
-            return Some(change);
-        }
-        self.services.get(&key).and_then(|group| self.merged(group))
+    }
+
+    /// How the own cluster's services have changed since this was asked last. Each is merged once, in however many
+    /// clusters it has changed.
+    pub fn changes(&mut self) -> Vec<Change> {
+        let changed = std::mem::take(&mut self.changed);
+        let change = |(name, removed): (Name, bool)| {
+            let merged = self.services.get(&name).and_then(|group| self.merged(group));
+            let gone = || Change::Remove(RecordKey::Service(self.cluster, name.0, name.1));
+            merged.or_else(|| removed.then(gone))
+        };
+        changed.into_iter().filter_map(change).collect()
     }
 
     /// Changes whose backends are left out, and gives the services that this changes.

@@ -96,16 +96,26 @@ fn changes_of_any_cluster_change_the_local_service_only() {
         Some(Change::Remove(_)) => "removed".into(),
         None => "nothing".into(),
     };
-    let log = [
-        shown(services.apply(upsert(web(2, (true, true), &[(1, Ready)])))),
-        shown(services.apply(upsert(web(1, (true, true), &[(1, Ready)])))),
-        shown(services.apply(upsert(web(3, (true, true), &[(1, Ready)])))),
-        shown(services.set_excluded(BTreeSet::from([id(3)])).pop()),
-        shown(services.apply(remove(2))),
-        shown(services.set_excluded(BTreeSet::new()).pop()),
-        shown(services.apply(remove(1))),
-        shown(services.apply(remove(3))),
+    let mut apply = |change| {
+        services.take(change);
+        shown(services.changes().pop())
+    };
+    let mut log = vec![
+        apply(upsert(web(2, (true, true), &[(1, Ready)]))),
+        apply(upsert(web(1, (true, true), &[(1, Ready)]))),
+        apply(upsert(web(3, (true, true), &[(1, Ready)]))),
     ];
+    log.push(shown(services.set_excluded(BTreeSet::from([id(3)])).pop()));
+    services.take(remove(2));
+    log.push(shown(services.changes().pop()));
+    log.push(shown(services.set_excluded(BTreeSet::new()).pop()));
+    services.take(remove(1));
+    services.take(upsert(web(4, (true, true), &[(1, Ready)])));
+    log.push(shown(services.changes().pop()));
+    services.take(remove(3));
+    services.take(remove(4));
+    log.push(shown(services.changes().pop()));
+    assert!(services.changes().is_empty());
     assert_eq!(
         log,
         [

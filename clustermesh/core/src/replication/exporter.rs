@@ -44,26 +44,27 @@ impl Exporter {
         for change in changes {
             let cluster = change.cluster();
             let own = cluster == Some(self.cluster);
-            let encoded = if change.kind() == Kind::Service {
+            if change.kind() == Kind::Service {
                 if own {
                     let told = if shared(&change) { change.clone() } else { Change::Remove(change.key()) };
                     // What is too large for others is too large for nodes, which is said below.
                     to_peers.extend(Encoded::checked(told));
                 }
-                let Some(merged) = self.services.apply(change) else { continue };
-                Encoded::checked(merged)
-            } else if own || cluster.is_none() {
-                Encoded::checked(change)
-            } else {
-                Encoded::decoded(change)
-            };
-            match encoded {
+                self.services.take(change);
+                continue;
+            }
+            let foreign = !own && cluster.is_some();
+            match if foreign { Encoded::decoded(change) } else { Encoded::checked(change) } {
                 Ok(encoded) => {
-                    if own && encoded.kind() != Kind::Service {
-                        to_peers.push(encoded.clone());
-                    }
+                    to_peers.extend(own.then(|| encoded.clone()));
                     to_nodes.push(encoded);
                 }
+                Err(error) => refused.push(error),
+            }
+        }
+        for merged in self.services.changes() {
+            match Encoded::checked(merged) {
+                Ok(encoded) => to_nodes.push(encoded),
                 Err(error) => refused.push(error),
             }
         }
@@ -90,12 +91,12 @@ impl Exporter {
     /// How many records of each kind are known of each cluster. Policies belong to the own one.
     pub fn counts(&self) -> BTreeMap<ClusterId, BTreeMap<Kind, u64>> {
         let mut counts: BTreeMap<ClusterId, BTreeMap<Kind, u64>> = BTreeMap::new();
-        let mut count = |cluster, kind| *counts.entry(cluster).or_default().entry(kind).or_default() += 1;
-        for record in self.nodes.records().filter(|record| record.kind() != Kind::Service) {
-            count(record.cluster().unwrap_or(self.cluster), record.kind());
+        let mut count = |cluster, kind, n| *counts.entry(cluster).or_default().entry(kind).or_default() += n;
+        for ((cluster, kind), n) in self.nodes.counts().filter(|((_, kind), _)| *kind != Kind::Service) {
+            count(cluster.unwrap_or(self.cluster), kind, n);
         }
         for cluster in self.services.clusters() {
-            count(cluster, Kind::Service);
+            count(cluster, Kind::Service, 1);
         }
         counts
     }

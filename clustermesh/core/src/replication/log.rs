@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tombolo_model::{Identity, Kind, Record, RecordKey};
+use tombolo_model::{ClusterId, Identity, Kind, Record, RecordKey};
 
 use super::{
     Scope,
@@ -34,6 +34,8 @@ pub struct Log {
     /// What is not removed, by place.
     places: BTreeSet<(u64, Arc<RecordKey>)>,
     digests: Digests,
+    /// Of what is not removed.
+    counts: BTreeMap<(Option<ClusterId>, Kind), u64>,
     max_removed: usize,
     /// Numbered in order.
     urgent: VecDeque<(u64, Arc<RecordKey>)>,
@@ -75,10 +77,6 @@ pub struct Applied {
 }
 
 impl Encoded {
-    pub(super) fn kind(&self) -> Kind {
-        self.key.kind()
-    }
-
     /// Of a change that was made here: a receiver must be able to take it.
     pub(super) fn checked(change: Change) -> Result<Self, (RecordKey, EncodeError)> {
         Self::new(change, encode_change)
@@ -118,6 +116,7 @@ impl Log {
             removed: BTreeSet::new(),
             places: BTreeSet::new(),
             digests: Digests::default(),
+            counts: BTreeMap::new(),
             max_removed: history,
             urgent: VecDeque::new(),
             urgent_count: 0,
@@ -188,6 +187,11 @@ impl Log {
     /// All records, in the order of their keys.
     pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.entries.values().filter_map(|e| e.record.as_ref())
+    }
+
+    /// How many records there are of each cluster and kind.
+    pub(super) fn counts(&self) -> impl Iterator<Item = ((Option<ClusterId>, Kind), u64)> {
+        self.counts.iter().map(|(of, count)| (*of, *count)).filter(|(_, count)| *count > 0)
     }
 
     /// Whether a receiver that stands at `from` can be told what it missed.
@@ -274,6 +278,7 @@ impl Log {
             self.removed.remove(&place);
             if old.record.is_some() {
                 self.digests.take(old.place, old.fingerprint);
+                *self.counts.entry((key.cluster(), key.kind())).or_default() -= 1;
             }
         }
         let place = old.map_or_else(|| digest::place(&key), |old| old.place);
@@ -281,6 +286,7 @@ impl Log {
         self.order.insert((revision, key.clone()));
         if record.is_some() {
             self.digests.add(place, fingerprint);
+            *self.counts.entry((key.cluster(), key.kind())).or_default() += 1;
             self.places.insert((place, key.clone()));
         } else {
             self.removed.insert((revision, key.clone()));
