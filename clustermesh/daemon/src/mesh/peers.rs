@@ -36,6 +36,8 @@ use super::{
 
 /// Events of peers that may wait.
 const EVENTS: usize = 64;
+/// Changes that are passed on together, about: whoever sends to nodes waits meanwhile.
+const TOGETHER: usize = 1024;
 /// How often silence is measured.
 const TICK: Duration = Duration::from_millis(250);
 /// How long a cluster that was removed is still talked to, at least and at most: its member has to take part in its
@@ -134,12 +136,7 @@ impl PeerSet {
                     // Whoever waits for the member learns why it has ended.
                     std::future::pending::<()>().await;
                 },
-                Some((cluster, event)) = self.events.recv() => {
-                    due = self.take(cluster, event);
-                    while let Ok((cluster, event)) = self.events.try_recv() {
-                        due |= self.take(cluster, event);
-                    }
-                }
+                Some((cluster, event)) = self.events.recv() => due = self.take_with_waiting(cluster, event),
                 Some(cleared) = self.clearing.join_next() => self.forget(&cleared),
                 Ok(()) = nodes.changed() => {}
                 _ = tick.tick() => {
@@ -165,7 +162,7 @@ impl PeerSet {
             tokio::select! {
                 wanted = &mut wanted => return wanted,
                 () = &mut limit => return None,
-                Some((cluster, event)) = self.events.recv() => drop(self.take(cluster, event)),
+                Some((cluster, event)) = self.events.recv() => self.take(cluster, event),
                 _ = tick.tick() => self.judge(),
             }
         }
@@ -192,7 +189,7 @@ impl PeerSet {
             while !self.clearing.is_empty() {
                 tokio::select! {
                     Some(cleared) = self.clearing.join_next() => self.forget(&cleared),
-                    Some((cluster, event)) = self.events.recv() => drop(self.take(cluster, event)),
+                    Some((cluster, event)) = self.events.recv() => self.take(cluster, event),
                 }
             }
         });
@@ -347,11 +344,31 @@ impl PeerSet {
         }
     }
 
-    /// Takes what a peer has said in; whether all of it is here now for the first time.
-    fn take(&mut self, cluster: ClusterId, event: PeerEvent) -> bool {
+    /// Takes what a peer has said, and what others have said by now, as one change: what several of them say of a
+    /// service is merged once. Returns whether all that one of them has to say is here now for the first time.
+    fn take_with_waiting(&mut self, cluster: ClusterId, event: PeerEvent) -> bool {
+        let (mut completes, mut changes) = self.note(cluster, event);
+        while changes.len() < TOGETHER
+            && let Ok((cluster, event)) = self.events.try_recv()
+        {
+            let (one, more) = self.note(cluster, event);
+            completes |= one;
+            changes.extend(more);
+        }
+        self.pass_on(changes);
+        completes
+    }
+
+    fn take(&mut self, cluster: ClusterId, event: PeerEvent) {
+        let (_, changes) = self.note(cluster, event);
+        self.pass_on(changes);
+    }
+
+    /// Whether all that a peer has to say is here with this event for the first time, and what is to be passed on.
+    fn note(&mut self, cluster: ClusterId, event: PeerEvent) -> (bool, Vec<Change>) {
         let PeerEvent::Delta(mut delta) = event else {
             self.doubtful.insert(cluster);
-            return false;
+            return (false, Vec::new());
         };
         let mut completes = false;
         match self.mesh.0.peers.entries().get_mut(&cluster) {
@@ -361,14 +378,17 @@ impl PeerSet {
             }
             None => delta.changes.retain(|change| matches!(change, Change::Remove(_))),
         }
-        if delta.changes.is_empty() {
-            return completes;
+        (completes, delta.changes)
+    }
+
+    fn pass_on(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
         }
-        self.mesh.0.mirror.tell(&delta.changes);
-        for (key, error) in self.mesh.0.parts.exporter.apply(delta.changes).refused {
+        self.mesh.0.mirror.tell(&changes);
+        for (key, error) in self.mesh.0.parts.exporter.apply(changes).refused {
             warn!(?key, %error, "record of another cluster cannot be sent on");
         }
-        completes
     }
 
     /// Takes the backends of silent clusters out of service, and tells the others who is silent.
