@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use tombolo_model::{ClusterName, MemberStatus, MeshStatus};
+use tombolo_model::{ClusterName, Departed, MemberStatus, MeshStatus};
 
 use crate::{
     agents::ask_daemon,
@@ -19,7 +19,7 @@ pub enum Command {
     /// ROLE: who leads the decisions of the mesh, votes on them, or follows. SESSION: whether this cluster hears the
     /// member, or since when not. SYNCED: whether all of its records have arrived. BEHIND: its changes that have not
     /// arrived here, and decisions that it has not applied. CUT OFF FROM: the members that do not hear it. PODS: how many
-    /// of its pods are known here. Other clusters may see it otherwise: ask them with --context.
+    /// of its pods are known here. Below: the last clusters that left, and who took them out. Other clusters may see it otherwise: ask them with --context.
     #[command(after_help = "Example:\n  tombolo mesh status --context east")]
     Status {
         /// Form of the output
@@ -64,6 +64,9 @@ pub enum Command {
         timeout: u64,
     },
 }
+
+/// Clusters that have left, in the table.
+const DEPARTURES: usize = 5;
 
 /// Runs one of them.
 pub async fn run(cluster: &ClusterArgs, command: &Command) -> anyhow::Result<()> {
@@ -144,12 +147,18 @@ fn text(mesh: &MeshStatus) -> String {
         ],
         mesh.members.iter().map(|m| row(mesh, m)),
     );
+    let departures = mesh.departures.iter().take(DEPARTURES).map(departure).collect::<String>();
     let rotation = mesh.rotation.iter().map(|r| format!("\nrotation: {r}")).collect::<String>();
     let problems = mesh.problems.iter().map(|p| format!("\nproblem: {p}")).collect::<String>();
     let refused = mesh.refused_connections.iter();
     let refused = refused.map(|r| format!("\nrefused: {} connections, the last from {}", r.count, r.last));
     let refused = refused.collect::<String>();
-    format!("{header}\n{members}{rotation}{refused}{problems}")
+    format!("{header}\n{members}{departures}{rotation}{refused}{problems}")
+}
+
+fn departure(gone: &Departed) -> String {
+    let how = if gone.by == gone.name { "left".to_owned() } else { format!("was taken out by {}", gone.by) };
+    format!("\ngone: cluster {} {how} at {}", gone.name, gone.at)
 }
 
 fn row(mesh: &MeshStatus, member: &MemberStatus) -> [String; 11] {

@@ -24,7 +24,9 @@ pub use self::{
     durable::{Changes, Conf, DecodeError, Durable, EntryKind, HardState, LogEntry, StoredSnapshot},
     ids::{Lineage, MemberId, MeshId, ProposalId, TokenId},
     join::{EntryRequest, JoinAnswer, JoinRequest},
-    record::{Admission, ClusterRecord, ClusterState, Command, Proposal, TokenRecord, TokenStatus},
+    record::{
+        Admission, ClusterRecord, ClusterState, Command, Departure, Proposal, TokenRecord, TokenStatus,
+    },
     refusal::Refusal,
     renewal::Renewal,
     state::MeshState,

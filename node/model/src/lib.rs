@@ -19,5 +19,6 @@ pub use record::{EndpointRecord, IdentityRecord, Kind, NodeRecord, Record, Recor
 pub use selector::{Requirement, Selector};
 pub use service::{Affinity, Backend, BackendState, OnClusterLoss, ServicePort, ServiceRecord};
 pub use status::{
-    MemberStatus, MeshStatus, NodeStatus, RefusedConnections, SessionStatus, TunnelPeerStatus, TunnelStatus,
+    Departed, MemberStatus, MeshStatus, NodeStatus, RefusedConnections, SessionStatus, TunnelPeerStatus,
+    TunnelStatus,
 };

@@ -89,8 +89,22 @@ pub struct MeshStatus {
     pub rotation: Option<String>,
     /// Connections that were refused at the door: anybody may knock, so they are no problem as such.
     pub refused_connections: Option<RefusedConnections>,
+    /// The last clusters that left or were taken out and have not come back, the newest first.
+    #[serde(default)]
+    pub departures: Vec<Departed>,
     /// What is wrong and what to do, one sentence each.
     pub problems: Vec<String>,
+}
+
+/// A cluster that is no member any more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Departed {
+    /// Its name.
+    pub name: ClusterName,
+    /// The cluster that wanted it: itself when it has left.
+    pub by: ClusterName,
+    /// When (RFC 3339), by the clock of the member that led.
+    pub at: String,
 }
 
 /// Connections that were not let in, since the daemon began to lead.

@@ -6,12 +6,12 @@ use std::{fs, path::Path};
 
 use tombolo_mesh_core::{
     membership::{
-        ClusterRecord, ClusterState, Command, Durable, EntryRequest, JoinAnswer, JoinRequest, Lineage,
-        MeshId, MeshState, Proposal, ProposalId, Renewal, TokenId,
+        ClusterRecord, ClusterState, Command, Departure, Durable, EntryRequest, JoinAnswer, JoinRequest,
+        Lineage, MeshId, MeshState, Proposal, ProposalId, Renewal, TokenId,
     },
     replication::{Admission, Limits, Log, Receiver, Scope, Sender},
     token::{Secret, Token},
-    wire::{Frame, encode_frame},
+    wire::{Frame, Observation, encode_frame},
 };
 use tombolo_model::{
     Affinity, Backend, BackendState, ClusterId, EndpointRecord, Identity, IdentityRecord, Labels, NodeRecord,
@@ -100,6 +100,10 @@ fn session() -> Vec<Vec<u8>> {
             }
         }
     }
+    let observation = Observation { silent: [west()].into(), membership: 7 };
+    for frame in [Frame::Observation(observation), Frame::Membership(vec![1, 2, 3].into())] {
+        frames.push(encode_frame(&frame).unwrap().to_vec());
+    }
     frames
 }
 
@@ -120,6 +124,13 @@ fn membership() -> Vec<Vec<u8>> {
     let durable = Durable::found(MeshId(1), &record);
     let mut state = MeshState::empty(MeshId(1), Lineage(1));
     state.clusters.insert(record.id, record.clone());
+    let north = "north".parse().unwrap();
+    state.departures.push(Departure {
+        id: 3.try_into().unwrap(),
+        name: north,
+        by: record.name.clone(),
+        at: 7,
+    });
     let request = JoinRequest::new(&token(), record.clone(), true);
     let renewal = Renewal { mesh: MeshId(1), cluster: west(), incarnation: 2, signature: vec![7; 70] };
     let id = ProposalId { member: record.member(), start: 1, sequence: 1 };

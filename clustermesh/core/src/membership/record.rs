@@ -53,6 +53,19 @@ pub enum ClusterState {
     Lost,
 }
 
+/// A cluster that is no member any more, and who has taken it out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Departure {
+    /// Its number.
+    pub id: ClusterId,
+    /// Its name.
+    pub name: ClusterName,
+    /// The cluster that wanted it: itself when it has left.
+    pub by: ClusterName,
+    /// When, by the clock of the member that led, seconds since 1970 (UTC).
+    pub at: u64,
+}
+
 /// A one-time token as the mesh remembers it: never the secret itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TokenRecord {

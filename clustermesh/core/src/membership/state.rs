@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use tombolo_model::ClusterId;
 
 use super::{
-    Admission, ClusterRecord, ClusterState, Command, Lineage, MeshId, Proposal, Refusal, Renewal, TokenId,
-    TokenRecord, TokenStatus,
+    Admission, ClusterRecord, ClusterState, Command, Departure, Lineage, MeshId, Proposal, Refusal, Renewal,
+    TokenId, TokenRecord, TokenStatus,
 };
 
 /// Tokens that are open or remembered, at most.
 const MAX_TOKENS: usize = 1024;
+/// Departures that are remembered, at most.
+const MAX_DEPARTURES: usize = 32;
 /// Bounds of a [`ClusterRecord`]'s lists.
 const MAX_CA_CERTIFICATES: usize = 4;
 const MAX_CA_BYTES: usize = 8 * 1024;
@@ -39,6 +41,8 @@ pub struct MeshState {
     pub tokens: BTreeMap<TokenId, TokenRecord>,
     /// The last incarnations of clusters that were removed, so that no member id is ever used again.
     pub retired: BTreeMap<ClusterId, u32>,
+    /// Who was removed by whom, the oldest first: of the last ones, and of those only that have not come back.
+    pub departures: Vec<Departure>,
 }
 
 impl MeshState {
@@ -52,6 +56,7 @@ impl MeshState {
             clusters: BTreeMap::new(),
             tokens: BTreeMap::new(),
             retired: BTreeMap::new(),
+            departures: Vec::new(),
         }
     }
 
@@ -66,7 +71,7 @@ impl MeshState {
         let changed = match &proposal.command {
             Command::AddCluster { record, admission } => self.add_cluster(record, admission),
             Command::UpdateCluster(record) => self.update_cluster(proposal.proposer, record),
-            Command::RemoveCluster(id) => self.remove_cluster(*id),
+            Command::RemoveCluster(id) => self.remove_cluster(proposal.proposer, *id),
             Command::RenewMember(renewal) => self.renew_member(renewal),
             Command::CreateToken(token) => self.create_token(proposal.proposer, token),
             Command::RevokeToken(id) => self.revoke_token(*id),
@@ -108,6 +113,7 @@ impl MeshState {
         if let Some(token) = self.tokens.get_mut(&admission.token) {
             token.status = TokenStatus::Spent(record.id);
         }
+        self.departures.retain(|departure| departure.id != record.id);
         let incarnation = self.retired.remove(&record.id).unwrap_or(0).saturating_add(1);
         let added = ClusterRecord { state: ClusterState::Joining, incarnation, ..record.clone() };
         self.clusters.insert(record.id, added);
@@ -201,15 +207,21 @@ impl MeshState {
         Ok(changed)
     }
 
-    fn remove_cluster(&mut self, id: ClusterId) -> Result<bool, Refusal> {
+    fn remove_cluster(&mut self, by: ClusterId, id: ClusterId) -> Result<bool, Refusal> {
         if !self.clusters.contains_key(&id) {
             return Err(Refusal::UnknownCluster(id));
         }
         if !self.clusters.values().any(|c| c.id != id && c.state != ClusterState::Lost) {
             return Err(Refusal::LastCluster(id));
         }
+        let by = self.clusters.get(&by).map(|record| record.name.clone());
         if let Some(removed) = self.clusters.remove(&id) {
             self.retired.insert(id, removed.incarnation);
+            // Whoever proposes was taken out meanwhile, or never was a member: then the removed one stands for itself.
+            let by = by.unwrap_or_else(|| removed.name.clone());
+            self.departures.push(Departure { id, name: removed.name, by, at: self.clock });
+            let surplus = self.departures.len().saturating_sub(MAX_DEPARTURES);
+            self.departures.drain(..surplus);
         }
         Ok(true)
     }

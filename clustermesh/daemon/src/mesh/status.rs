@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tombolo_mesh_core::membership::{ClusterRecord, ClusterState};
+use k8s_openapi::jiff::Timestamp;
+use tombolo_mesh_core::membership::{ClusterRecord, ClusterState, Departure};
 use tombolo_mesh_net::{peer::PeerStatus, tls::pin_of};
-use tombolo_model::{ClusterId, Kind, MemberStatus, MeshStatus, RefusedConnections};
+use tombolo_model::{ClusterId, Departed, Kind, MemberStatus, MeshStatus, RefusedConnections};
 
 use super::{Known, Mesh, NotRunning, problems::Situation};
 use crate::status::name;
@@ -47,6 +48,7 @@ impl Mesh {
                 .stats
                 .refused()
                 .map(|(count, last)| RefusedConnections { count, last }),
+            departures: state.departures.iter().rev().map(departed).collect(),
             problems,
         })
     }
@@ -75,6 +77,15 @@ impl Mesh {
             counts: counts.map(|(kind, n)| (name(*kind).to_owned(), *n)).collect(),
             refused: refused.collect(),
         }
+    }
+}
+
+fn departed(departure: &Departure) -> Departed {
+    let at = i64::try_from(departure.at).ok().and_then(|at| Timestamp::from_second(at).ok());
+    Departed {
+        name: departure.name.clone(),
+        by: departure.by.clone(),
+        at: at.unwrap_or(Timestamp::MAX).to_string(),
     }
 }
 

@@ -94,7 +94,12 @@ async fn a_living_cluster_leaves_from_any_side() {
     succeeds("cluster-5", &["disconnect"]).unwrap();
     without_a_trace("cluster-5", &["east", "west", "north"]).await.unwrap();
     members("cluster-5", &["cluster-5"]).await.unwrap();
+    let status = succeeds("west", &["mesh", "status"]).unwrap();
+    assert!(status.contains("gone: cluster south was taken out by east at 20"), "{status}");
+    assert!(status.contains("gone: cluster cluster-5 left at 20"), "{status}");
     together().await.unwrap();
+    let status = succeeds("west", &["mesh", "status"]).unwrap();
+    assert!(!status.contains("gone:"), "{status}");
 }
 
 /// Not by println, which the test harness would keep to itself.

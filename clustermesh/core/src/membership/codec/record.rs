@@ -7,8 +7,8 @@ use tombolo_model::{Address, ClusterId, Prefix};
 
 use super::{decode_error, missing};
 use crate::membership::{
-    Admission, ClusterRecord, ClusterState, Command, DecodeError, Lineage, MemberId, MeshId, MeshState,
-    Proposal, ProposalId, Renewal, TokenId, TokenRecord, TokenStatus,
+    Admission, ClusterRecord, ClusterState, Command, DecodeError, Departure, Lineage, MemberId, MeshId,
+    MeshState, Proposal, ProposalId, Renewal, TokenId, TokenRecord, TokenStatus,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -28,6 +28,20 @@ pub(super) struct StateMessage {
     /// The last member ids of removed clusters.
     #[prost(uint64, repeated, tag = "7")]
     retired: Vec<u64>,
+    #[prost(message, repeated, tag = "8")]
+    departures: Vec<DepartureMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DepartureMessage {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    by: String,
+    #[prost(uint64, tag = "4")]
+    at: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -158,6 +172,7 @@ impl From<&MeshState> for StateMessage {
             clusters: state.clusters.values().map(Into::into).collect(),
             tokens: state.tokens.values().map(Into::into).collect(),
             retired: state.retired.iter().map(|(id, n)| MemberId::new(*id, *n).get()).collect(),
+            departures: state.departures.iter().map(Into::into).collect(),
         }
     }
 }
@@ -181,7 +196,35 @@ impl TryFrom<StateMessage> for MeshState {
             let member = MemberId::from_bits(id).ok_or_else(|| missing("retired"))?;
             state.retired.extend(member.cluster().map(|cluster| (cluster, member.incarnation())));
         }
+        for departure in message.departures {
+            state.departures.push(departure.try_into()?);
+        }
         Ok(state)
+    }
+}
+
+impl From<&Departure> for DepartureMessage {
+    fn from(departure: &Departure) -> Self {
+        Self {
+            id: departure.id.get().into(),
+            name: departure.name.as_str().to_owned(),
+            by: departure.by.as_str().to_owned(),
+            at: departure.at,
+        }
+    }
+}
+
+impl TryFrom<DepartureMessage> for Departure {
+    type Error = DecodeError;
+
+    fn try_from(message: DepartureMessage) -> Result<Self, DecodeError> {
+        let name = |name: &str| name.parse().map_err(|_| missing("cluster name"));
+        Ok(Self {
+            id: cluster_id(message.id)?,
+            name: name(&message.name)?,
+            by: name(&message.by)?,
+            at: message.at,
+        })
     }
 }
 

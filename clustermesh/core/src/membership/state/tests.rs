@@ -261,3 +261,29 @@ proptest! {
         let _ = JoinAnswer::decode(&bytes);
     }
 }
+
+#[test]
+fn who_was_taken_out_by_whom_is_remembered() {
+    let mut state = mesh();
+    let mut tokens = 0;
+    let mut join = |state: &mut MeshState, n: u16| {
+        tokens += 1;
+        apply(state, 1, 100, token(tokens, 900)).unwrap();
+        apply(state, 1, 100, add(cluster(n, &format!("c{n}"), &format!("10.{n}.0.0/16")), tokens)).unwrap();
+    };
+    let gone = |state: &MeshState| -> Vec<_> {
+        state.departures.iter().map(|d| format!("{} by {} at {}", d.name, d.by, d.at)).collect()
+    };
+    (2..5).for_each(|n| join(&mut state, n));
+    apply(&mut state, 2, 200, Command::RemoveCluster(id(3))).unwrap();
+    apply(&mut state, 4, 201, Command::RemoveCluster(id(4))).unwrap();
+    assert_eq!(gone(&state), ["c3 by c2 at 200", "c4 by c4 at 201"]);
+    join(&mut state, 3);
+    assert_eq!(gone(&state), ["c4 by c4 at 201"], "who is back has not departed");
+    for n in 5..100 {
+        join(&mut state, n);
+        apply(&mut state, 1, 300, Command::RemoveCluster(id(n))).unwrap();
+    }
+    assert_eq!(gone(&state).len(), MAX_DEPARTURES);
+    assert_eq!(gone(&state).last().unwrap(), "c99 by east at 300");
+}
