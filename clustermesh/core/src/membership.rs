@@ -10,6 +10,7 @@ mod consensus;
 mod durable;
 mod ids;
 mod join;
+mod limits;
 mod record;
 mod refusal;
 mod renewal;
@@ -24,6 +25,7 @@ pub use self::{
     durable::{Changes, Conf, DecodeError, Durable, EntryKind, HardState, LogEntry, StoredSnapshot},
     ids::{Lineage, MemberId, MeshId, ProposalId, TokenId},
     join::{EntryRequest, JoinAnswer, JoinRequest},
+    limits::MAX_DURABLE,
     record::{
         Admission, ClusterRecord, ClusterState, Command, Departure, Proposal, TokenRecord, TokenStatus,
     },

@@ -11,15 +11,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tombolo_mesh_core::membership::{Changes, Durable};
+use tombolo_mesh_core::membership::{Changes, Durable, MAX_DURABLE};
 use tombolo_model::ClusterId;
 use tracing::warn;
 
 pub use self::{file::FileStore, memory::MemoryStore};
 
-/// The most bytes that a stored object has; a Kubernetes object ends at about 1 MiB (etcd's request limit is
-/// 1.5 MiB, `MaxSecretSize` 1 MiB).
-pub const MAX_OBJECT_BYTES: usize = 900 * 1024;
+/// The most bytes that a stored object has; a Secret ends at 1 MiB (`MaxSecretSize`).
+pub const MAX_OBJECT_BYTES: usize = 1000 * 1024;
+// Whatever others propose, a member can store it.
+const _: () = assert!(MAX_DURABLE + 1024 < MAX_OBJECT_BYTES);
 
 /// One object with a version, written as a whole.
 #[async_trait]

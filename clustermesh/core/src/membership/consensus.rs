@@ -23,13 +23,10 @@ pub use self::{
 };
 use self::{log::Log, presence::Presence, ready::Pending};
 use super::{
-    Command, Durable, Envelope, Lineage, MemberId, MeshId, MeshState, Proposal, ProposalId, codec::Stale,
+    Command, Durable, Envelope, Lineage, MemberId, MeshId, MeshState, Proposal, ProposalId, Refusal,
+    codec::Stale, limits::MAX_UNDECIDED, state::check_size,
 };
 
-/// Entries in the log before they are folded into a snapshot.
-const MAX_LOG_ENTRIES: usize = 256;
-/// Bytes in the log before they are folded into a snapshot.
-const MAX_LOG_BYTES: usize = 128 * 1024;
 /// A voter that was not heard of for this many election timeouts gives its vote to a learner.
 const DEAD_AFTER_ELECTIONS: u64 = 10;
 /// A learner hears the leader's heartbeat once in this many election timeouts: it does not stand for election, and what
@@ -77,7 +74,7 @@ pub enum RestoreError {
 }
 
 /// A proposal that went nowhere.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ProposeError {
     /// Too few members answer to elect a leader, or the election is under way.
     #[error("the mesh has no leader right now")]
@@ -88,6 +85,9 @@ pub enum ProposeError {
     /// Storage is slow, or too many proposals wait.
     #[error("too many changes are waiting: try again")]
     Busy,
+    /// It could never be carried out.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 /// A message that was not taken.
@@ -179,7 +179,7 @@ pub struct Member {
     random: u64,
     election_timeout: usize,
     role: (u64, StateRole, u64),
-    inbox: VecDeque<Input>,
+    inbox: VecDeque<(Input, usize)>,
     outgoing: Vec<Envelope>,
     pending: Option<Pending>,
     presence: Presence,
@@ -222,7 +222,8 @@ impl Member {
             election_tick: config.election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
             applied: log.applied,
-            max_size_per_msg: 256 * 1024,
+            max_size_per_msg: MAX_UNDECIDED as u64,
+            max_uncommitted_size: MAX_UNDECIDED as u64,
             max_inflight_msgs: 64,
             check_quorum: true,
             pre_vote: true,
@@ -291,13 +292,16 @@ impl Member {
         if self.halted.is_some() {
             return Err(ProposeError::Halted);
         }
+        if let Command::AddCluster { record, .. } | Command::UpdateCluster(record) = &command {
+            check_size(record)?;
+        }
         if self.node.raft.leader_id == 0 {
             return Err(ProposeError::NoLeader);
         }
         self.sequence += 1;
         let id = ProposalId { member: self.id, start: self.own.start, sequence: self.sequence };
         let proposal = Proposal { id, proposer: self.cluster, at: self.now, command };
-        self.enqueue(Input::Propose(Box::new(proposal), true)).map_err(|()| ProposeError::Busy)?;
+        self.enqueue(Input::Propose(Box::new(proposal), true), 0).map_err(|()| ProposeError::Busy)?;
         Ok(id)
     }
 
@@ -306,7 +310,7 @@ impl Member {
         if self.node.raft.state != StateRole::Leader {
             return Err(ProposeError::NoLeader);
         }
-        self.enqueue(Input::Transfer(to)).map_err(|()| ProposeError::Busy)
+        self.enqueue(Input::Transfer(to), 0).map_err(|()| ProposeError::Busy)
     }
 
     /// The state as far as this member knows it to be decided.

@@ -159,6 +159,19 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
+    /// The records of all clusters are more than can be stored.
+    #[error(
+        "with cluster {cluster} the records of the mesh have {given} bytes, at most {max} can be stored: take clusters \
+         out that are gone, or shorten CA bundles"
+    )]
+    MeshFull {
+        /// The cluster whose record is new or has grown.
+        cluster: ClusterName,
+        /// Bytes of all records with it.
+        given: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A newer version's command.
     #[error(
         "the command is of a kind that this version does not know: upgrade all clusters of the mesh first"

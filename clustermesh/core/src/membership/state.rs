@@ -7,12 +7,9 @@ use tombolo_model::ClusterId;
 use super::{
     Admission, ClusterRecord, ClusterState, Command, Departure, Lineage, MeshId, Proposal, Refusal, Renewal,
     TokenId, TokenRecord, TokenStatus,
+    limits::{MAX_DEPARTURES, MAX_RECORDS, MAX_TOKENS},
 };
 
-/// Tokens that are open or remembered, at most.
-const MAX_TOKENS: usize = 1024;
-/// Departures that are remembered, at most.
-const MAX_DEPARTURES: usize = 32;
 /// Bounds of a [`ClusterRecord`]'s lists.
 const MAX_CA_CERTIFICATES: usize = 4;
 const MAX_CA_BYTES: usize = 8 * 1024;
@@ -158,7 +155,20 @@ impl MeshState {
             return Err(Refusal::NameTaken { name: record.name.clone(), id: other.id });
         }
         check_size(record)?;
+        self.check_room(record)?;
         self.check_pod_prefixes(record)
+    }
+
+    /// Whether there is room for a record, in the place of the one before it.
+    fn check_room(&self, record: &ClusterRecord) -> Result<(), Refusal> {
+        let grows =
+            self.clusters.get(&record.id).is_none_or(|known| known.stored_len() < record.stored_len());
+        let others = self.clusters.values().filter(|other| other.id != record.id);
+        let given = others.map(ClusterRecord::stored_len).sum::<usize>() + record.stored_len();
+        if !grows || given <= MAX_RECORDS {
+            return Ok(());
+        }
+        Err(Refusal::MeshFull { cluster: record.name.clone(), given, max: MAX_RECORDS })
     }
 
     fn free_id(&self) -> Option<ClusterId> {
@@ -200,6 +210,7 @@ impl MeshState {
             return Err(Refusal::Lost(record.id));
         }
         check_size(record)?;
+        self.check_room(record)?;
         record.may_replace(known)?;
         self.check_pod_prefixes(record)?;
         let changed = known != record;
@@ -266,7 +277,8 @@ impl MeshState {
     }
 }
 
-fn check_size(record: &ClusterRecord) -> Result<(), Refusal> {
+/// Whether a record is small enough to be proposed at all.
+pub(super) fn check_size(record: &ClusterRecord) -> Result<(), Refusal> {
     let feature_bytes = record.features.iter().map(String::len).max().unwrap_or(0);
     let limits = [
         ("the number of CA certificates", record.ca.len(), MAX_CA_CERTIFICATES),

@@ -151,6 +151,7 @@ impl Driver {
         match self.member.propose((*command).clone()) {
             Ok(id) => drop(self.open.insert(id, (command, waiting))),
             Err(membership::ProposeError::Halted) => drop(waiting.reply.send(Err(ProposeError::Stopped))),
+            Err(membership::ProposeError::Refused(refusal)) => drop(waiting.reply.send(Err(refusal.into()))),
             Err(membership::ProposeError::NoLeader | membership::ProposeError::Busy) => {
                 self.held.push((command, waiting));
             }

@@ -252,6 +252,13 @@ impl From<&ClusterRecord> for ClusterMessage {
 }
 
 impl ClusterRecord {
+    /// Bytes that it takes in an encoded state.
+    pub(in crate::membership) fn stored_len(&self) -> usize {
+        /// Its tag and length.
+        const FRAME: usize = 4;
+        ClusterMessage::from(self).encoded_len() + FRAME
+    }
+
     /// What a cluster signs: all of it but what the mesh decides, which is incarnation and state.
     pub fn signed_bytes(&self) -> Vec<u8> {
         let said = ClusterMessage { incarnation: 0, state: 0, signature: Vec::new(), ..self.into() };

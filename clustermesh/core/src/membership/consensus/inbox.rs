@@ -13,10 +13,11 @@ use super::{
 use crate::membership::{
     Envelope, Lineage, MemberId, Proposal,
     codec::{Body, EnvelopeMessage, RaftBytes, Stale},
+    limits::MAX_PROPOSAL,
 };
 
-/// Inputs that wait for storage, at most.
-const MAX_INBOX: usize = 1024;
+/// Inputs that wait for storage, at most, and their bytes.
+const MAX_INBOX: (usize, usize) = (1024, 8 * 1024 * 1024);
 /// Refused messages that are remembered until they are asked for.
 const MAX_REFUSED: usize = 64;
 /// The longest message that is looked at.
@@ -58,14 +59,19 @@ impl Member {
                 if message.from != from.get() || message.to != self.id.get() {
                     return Err(ReceiveError::Refused { from, reason: "it was made for others" });
                 }
-                self.enqueue(Input::Raft(Box::new(message))).map_err(|()| ReceiveError::Busy)
+                let input = Input::Raft(Box::new(message));
+                self.enqueue(input, bytes.len()).map_err(|()| ReceiveError::Busy)
             }
             Some(Body::Forward(bytes)) => {
+                if bytes.len() > MAX_PROPOSAL {
+                    return Err(ReceiveError::Refused { from, reason: "its proposal is too large" });
+                }
                 let proposal = Proposal::decode(&bytes).map_err(|e| decode(&e))?;
                 if proposal.id.member != from || proposal.proposer != session {
                     return Err(ReceiveError::Refused { from, reason: "it proposes in another one's name" });
                 }
-                self.enqueue(Input::Propose(Box::new(proposal), false)).map_err(|()| ReceiveError::Busy)
+                let input = Input::Propose(Box::new(proposal), false);
+                self.enqueue(input, bytes.len()).map_err(|()| ReceiveError::Busy)
             }
             Some(Body::Stale(seen)) => {
                 if seen.tag != presence::tag(&self.key, self.id, seen) {
@@ -88,21 +94,22 @@ impl Member {
         if self.lineage == lineage { Ok(()) } else { Err(ReceiveError::OtherLineage(from)) }
     }
 
-    /// The Raft library must not be touched while a write is open; inputs wait.
-    pub(super) fn enqueue(&mut self, input: Input) -> Result<(), ()> {
+    /// The Raft library must not be touched while a write is open; inputs wait. `size` is in bytes.
+    pub(super) fn enqueue(&mut self, input: Input, size: usize) -> Result<(), ()> {
         if self.pending.is_none() {
             self.handle(input);
             return Ok(());
         }
-        if self.inbox.len() >= MAX_INBOX {
+        let waiting = self.inbox.iter().map(|(_, size)| size).sum::<usize>();
+        if self.inbox.len() >= MAX_INBOX.0 || waiting + size > MAX_INBOX.1 {
             return Err(());
         }
-        self.inbox.push_back(input);
+        self.inbox.push_back((input, size));
         Ok(())
     }
 
     pub(super) fn drain_inbox(&mut self) {
-        while let Some(input) = self.inbox.pop_front() {
+        while let Some((input, _)) = self.inbox.pop_front() {
             self.handle(input);
         }
     }

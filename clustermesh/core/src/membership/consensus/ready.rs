@@ -9,12 +9,13 @@ use raft::{
 };
 
 use super::{
-    Applied, MAX_LOG_BYTES, MAX_LOG_ENTRIES, Member, Output, Persisted, Step, Write, convert, log,
+    Applied, Member, Output, Persisted, Step, Write, convert, log,
     voters::{self, View},
 };
 use crate::membership::{
     Changes, ClusterState, MemberId, MeshState, Proposal, StoredSnapshot,
     codec::{Body, RaftBytes},
+    limits::{MAX_LOG_BYTES, MAX_LOG_ENTRIES},
 };
 
 /// A write that is under way, and what follows it.

@@ -1,5 +1,9 @@
 use super::*;
-use crate::membership::{ClusterRecord, ClusterState, TokenId, TokenRecord, TokenStatus, codec::Body};
+use crate::membership::{
+    ClusterRecord, ClusterState, MAX_DURABLE, TokenId, TokenRecord, TokenStatus,
+    codec::Body,
+    limits::{MAX_LOG_ENTRIES, MAX_RECORDS},
+};
 
 fn record(id: u16) -> ClusterRecord {
     ClusterRecord {
@@ -167,4 +171,53 @@ fn a_survivor_goes_on_alone_in_a_new_line_of_history() {
     assert_eq!(survivor.state().tokens, before.tokens);
     assert_ne!(survivor.state().lineage, before.lineage);
     assert_eq!(recover(&Durable::empty(survivor.id())), Err(RecoverError::Empty(survivor.id())),);
+}
+
+/// A record with so many bytes of certificates.
+fn heavy(id: u16, bytes: usize) -> ClusterRecord {
+    ClusterRecord { ca: vec![vec![7; bytes]], revision: 1, ..record(id) }
+}
+
+#[test]
+fn what_others_propose_is_bounded() {
+    let (mut member, mut disk) = founded();
+    let two: ClusterId = 2.try_into().unwrap();
+    let other = Member::restore(&config(3), &Durable::found(MeshId(1), &record(2))).unwrap();
+    let forward = |sequence, command| {
+        let id = ProposalId { member: other.id(), start: 1, sequence };
+        let proposal = Proposal { id, proposer: two, at: 1, command };
+        other.seal(member_id(1), Body::Forward(proposal.encode())).unwrap().bytes
+    };
+    // As many as anybody likes, while the leader waits for its storage and when it does not.
+    for round in 0..2 {
+        member.propose(token(round)).unwrap();
+        let Some(Step::Write(write)) = member.poll() else { panic!("a proposal is stored") };
+        for n in 0..2000 {
+            let _ = member.receive(two, &forward(2 + n, Command::UpdateCluster(heavy(2, 30_000))));
+        }
+        let proof = write
+            .save(|changes| {
+                disk.apply(changes);
+                Ok::<(), ()>(())
+            })
+            .unwrap();
+        member.persisted(proof);
+        run(&mut member, &mut disk);
+        let stored = disk.encode().len();
+        assert!(stored < MAX_DURABLE - MAX_RECORDS, "{stored} bytes");
+    }
+    let huge = forward(1, Command::UpdateCluster(heavy(2, 500_000)));
+    let refused = ReceiveError::Refused { from: other.id(), reason: "its proposal is too large" };
+    assert_eq!(member.receive(two, &huge), Err(refused));
+    assert!(matches!(
+        member.propose(Command::UpdateCluster(heavy(1, 30_000))),
+        Err(ProposeError::Refused(Refusal::TooLarge { .. }))
+    ));
+    member.propose(token(9)).unwrap();
+    run(&mut member, &mut disk);
+    assert!(member.state().tokens.contains_key(&TokenId(9)), "it goes on");
+}
+
+fn member_id(id: u16) -> u64 {
+    MemberId::new(id.try_into().unwrap(), 1).get()
 }

@@ -287,3 +287,30 @@ fn who_was_taken_out_by_whom_is_remembered() {
     assert_eq!(gone(&state).len(), MAX_DEPARTURES);
     assert_eq!(gone(&state).last().unwrap(), "c99 by east at 300");
 }
+
+#[test]
+fn a_mesh_that_is_full_admits_nobody_and_can_be_stored() {
+    let mut state = mesh();
+    let heavy = |n: u16, bytes| {
+        let prefix = format!("11.{}.{}.0/24", n / 256, n % 256);
+        ClusterRecord { ca: vec![vec![7; bytes]], ..cluster(n, &format!("c{n}"), &prefix) }
+    };
+    let full = (2..).find_map(|n| {
+        apply(&mut state, 1, 100, token(n.into(), 900)).unwrap();
+        apply(&mut state, 1, 100, add(heavy(n, 8000), n.into())).err()
+    });
+    let full = full.unwrap();
+    assert!(full.contains("at most 737280 can be stored: take clusters out"), "{full}");
+    for n in 200..1500 {
+        let _ = apply(&mut state, 1, 100, token(n, 900));
+    }
+    assert!(state.encode().len() < MAX_RECORDS + 100 * 1024, "{} bytes", state.encode().len());
+    let mut resize = |id: ClusterId, bytes, revision| {
+        let record = ClusterRecord { ca: vec![vec![7; bytes]], revision, ..state.clusters[&id].clone() };
+        apply(&mut state, id.get(), 101, Command::UpdateCluster(record))
+    };
+    let grown: Vec<_> = (2..80).map(|n| resize(id(n), 8192, 1)).collect();
+    assert!(grown.first().unwrap().is_ok() && grown.last().unwrap().is_err(), "{grown:?}");
+    resize(id(79), 100, 2).unwrap();
+    apply(&mut state, 1, 102, add(heavy(4000, 7000), 300)).unwrap();
+}
