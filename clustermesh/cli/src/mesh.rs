@@ -19,7 +19,8 @@ pub enum Command {
     /// ROLE: who leads the decisions of the mesh, votes on them, or follows. SESSION: whether this cluster hears the
     /// member, or since when not. SYNCED: whether all of its records have arrived. BEHIND: its changes that have not
     /// arrived here, and decisions that it has not applied. CUT OFF FROM: the members that do not hear it. PODS: how many
-    /// of its pods are known here. Below: the last clusters that left, and who took them out. Other clusters may see it otherwise: ask them with --context.
+    /// of its pods are known here. Below: the last clusters that left, and who took them out. Other clusters may see all of
+    /// this otherwise: ask them with --context.
     #[command(after_help = "Example:\n  tombolo mesh status --context east")]
     Status {
         /// Form of the output

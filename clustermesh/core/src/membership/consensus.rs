@@ -179,6 +179,7 @@ pub struct Member {
     random: u64,
     election_timeout: usize,
     role: (u64, StateRole, u64),
+    /// What waits for storage, with its bytes.
     inbox: VecDeque<(Input, usize)>,
     outgoing: Vec<Envelope>,
     pending: Option<Pending>,

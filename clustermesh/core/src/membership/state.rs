@@ -225,10 +225,11 @@ impl MeshState {
         if !self.clusters.values().any(|c| c.id != id && c.state != ClusterState::Lost) {
             return Err(Refusal::LastCluster(id));
         }
-        let by = self.clusters.get(&by).map(|record| record.name.clone());
+        // Whoever wanted it may have been taken out meanwhile.
+        let gone = || self.departures.iter().rev().find(|gone| gone.id == by).map(|gone| &gone.name);
+        let by = self.clusters.get(&by).map(|record| &record.name).or_else(gone).cloned();
         if let Some(removed) = self.clusters.remove(&id) {
             self.retired.insert(id, removed.incarnation);
-            // Whoever proposes was taken out meanwhile, or never was a member: then the removed one stands for itself.
             let by = by.unwrap_or_else(|| removed.name.clone());
             self.departures.push(Departure { id, name: removed.name, by, at: self.clock });
             let surplus = self.departures.len().saturating_sub(MAX_DEPARTURES);

@@ -280,6 +280,8 @@ fn who_was_taken_out_by_whom_is_remembered() {
     assert_eq!(gone(&state), ["c3 by c2 at 200", "c4 by c4 at 201"]);
     join(&mut state, 3);
     assert_eq!(gone(&state), ["c4 by c4 at 201"], "who is back has not departed");
+    apply(&mut state, 4, 202, Command::RemoveCluster(id(3))).unwrap();
+    assert_eq!(gone(&state)[1], "c3 by c4 at 202", "decided after its proposer was gone");
     for n in 5..100 {
         join(&mut state, n);
         apply(&mut state, 1, 300, Command::RemoveCluster(id(n))).unwrap();
