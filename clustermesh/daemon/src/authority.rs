@@ -133,17 +133,20 @@ impl Keeper {
     async fn publish(&self, bundle: &str) -> kube::Result<()> {
         let api = &self.config_maps;
         let data = BTreeMap::from([(CERTIFICATE.to_owned(), bundle.to_owned())]);
+        let patch = Patch::Merge(json!({ "data": data }));
         match api.get_opt(CONFIG_MAP).await? {
-            Some(map) if map.data.as_ref() == Some(&data) => Ok(()),
-            Some(_) => {
-                let patch = Patch::Merge(json!({ "data": data }));
-                api.patch(CONFIG_MAP, &PatchParams::default(), &patch).await.map(drop)
-            }
+            Some(map) if map.data.as_ref() == Some(&data) => return Ok(()),
+            Some(_) => {}
             None => {
                 let metadata = ObjectMeta { name: Some(CONFIG_MAP.to_owned()), ..ObjectMeta::default() };
                 let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
-                api.create(&PostParams::default(), &map).await.map(drop)
+                match api.create(&PostParams::default(), &map).await {
+                    // Another replica has just made it.
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    made => return made.map(drop),
+                }
             }
         }
+        api.patch(CONFIG_MAP, &PatchParams::default(), &patch).await.map(drop)
     }
 }
