@@ -36,6 +36,8 @@ use plot::Curve;
 const OBJECTS: u32 = 1100;
 /// Clusters, the daemon's own among them; the last count is the one with goals.
 const SIZES: [u8; 5] = [16, 32, 64, 128, 255];
+/// How long a rest is at least, seconds: what sessions say at rest, they say this often.
+const REST: u64 = 10;
 /// The daemon's address in the namespace of the benchmark.
 const ADDRESS: &str = "127.0.0.1:4240";
 
@@ -113,7 +115,7 @@ fn samples(clusters: u8, context: &Context) -> anyhow::Result<Vec<[f64; 4]>> {
     fs::write(dir.0.join("clusters.json"), peers.line()?)?;
     let mut samples = Vec::new();
     for _ in 0..context.rounds {
-        let rest = (context.seconds * 2).to_string();
+        let rest = (context.seconds * 2).max(REST).to_string();
         let mut daemon = netns.command(0, &[&program, "mesh-daemon", "--dir", &path, "--address", ADDRESS]);
         let mut daemon = Process::start(daemon.args(["--objects", &objects, "--rest", &rest]))?;
         ensure!(daemon.line()? == daemon::RESTS, "the daemon says something else");

@@ -17,7 +17,7 @@ use crate::transport::{FrameSender, Stats};
 /// How long after a change the exporter's revision and time are told, at most.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often they are told while nothing changes: a large mesh should be quiet at rest.
-const REST: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_secs(10);
 
 /// What the receiving half, or the owner, asks the sending half to do.
 #[derive(Debug)]
