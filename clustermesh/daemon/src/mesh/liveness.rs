@@ -14,11 +14,13 @@ const BACK: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Liveness {
     drain: Duration,
+    /// Those that are not well, or not for long: at rest nobody has to be looked at.
     clusters: BTreeMap<ClusterId, State>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
+    silent: bool,
     excluded: bool,
     /// Since when it is connected and in sync.
     well_since: Option<Instant>,
@@ -39,33 +41,32 @@ impl Liveness {
         Self { drain, clusters: BTreeMap::new() }
     }
 
-    /// The clusters to be excluded now. Those that are not mentioned are forgotten.
+    /// A cluster has to be looked at: it is new, or its session has begun or ended.
+    pub(super) fn doubt(&mut self, cluster: ClusterId) {
+        self.clusters.entry(cluster).or_default();
+    }
+
+    /// The clusters to be excluded now. Those without signs are forgotten.
     pub(super) fn judge(
         &mut self,
         now: Instant,
-        signs: impl IntoIterator<Item = (ClusterId, Signs)>,
+        signs: impl Fn(ClusterId) -> Option<Signs>,
     ) -> BTreeSet<ClusterId> {
-        let before = std::mem::take(&mut self.clusters);
-        for (cluster, Signs { heard, well }) in signs {
-            let mut state = before.get(&cluster).copied().unwrap_or_default();
+        self.clusters.retain(|cluster, state| {
+            let Some(Signs { heard, well }) = signs(*cluster) else { return false };
             state.well_since = state.well_since.filter(|_| well).or(well.then_some(now));
-            let silent = now.duration_since(heard) >= self.drain;
-            state.excluded = silent || (state.excluded && !state.is_back(now));
-            self.clusters.insert(cluster, state);
-        }
+            let back = state.well_since.is_some_and(|since| now.duration_since(since) >= BACK);
+            state.silent = now.duration_since(heard) >= self.drain;
+            state.excluded = state.silent || (state.excluded && !back);
+            // One that is back for good need not be looked at until it loses its session.
+            state.excluded || !back
+        });
         self.clusters.iter().filter(|(_, state)| state.excluded).map(|(cluster, _)| *cluster).collect()
     }
 
-    /// Whether a cluster that was mentioned last time has to be looked at again. One that is back for good need not,
-    /// until it loses its session.
-    pub(super) fn is_doubtful(&self, cluster: ClusterId, now: Instant) -> bool {
-        self.clusters.get(&cluster).is_some_and(|state| state.excluded || !state.is_back(now))
-    }
-}
-
-impl State {
-    fn is_back(&self, now: Instant) -> bool {
-        self.well_since.is_some_and(|since| now.duration_since(since) >= BACK)
+    /// The clusters that were silent when they were judged.
+    pub(super) fn silent(&self) -> impl Iterator<Item = ClusterId> {
+        self.clusters.iter().filter(|(_, state)| state.silent).map(|(cluster, _)| *cluster)
     }
 }
 
@@ -80,8 +81,8 @@ mod tests {
         let at = |s| start + Duration::from_secs(s);
         let mut liveness = Liveness::new(Duration::from_secs(5));
         let mut excluded = |now, heard, well| {
-            let signs = Signs { heard: at(heard), well };
-            !liveness.judge(at(now), [(cluster, signs)]).is_empty()
+            liveness.doubt(cluster);
+            !liveness.judge(at(now), |_| Some(Signs { heard: at(heard), well })).is_empty()
         };
         assert!(!excluded(10, 10, true));
         assert!(!excluded(14, 10, false));
@@ -90,8 +91,9 @@ mod tests {
         assert!(excluded(22, 21, false), "gone again");
         assert!(excluded(23, 23, true));
         assert!(!excluded(26, 26, true), "back for good");
-        assert!(!liveness.is_doubtful(cluster, at(26)), "and needs no look until it loses its session");
-        liveness.judge(at(27), [(cluster, Signs { heard: at(27), well: false })]);
-        assert!(liveness.is_doubtful(cluster, at(27)));
+        assert!(!liveness.clusters.contains_key(&cluster), "and needs no look until it loses its session");
+        liveness.doubt(cluster);
+        liveness.judge(at(27), |_| Some(Signs { heard: at(27), well: false }));
+        assert!(liveness.clusters.contains_key(&cluster));
     }
 }

@@ -57,8 +57,6 @@ pub(super) struct PeerSet {
     clearing: JoinSet<ClusterId>,
     cleared: BTreeSet<ClusterId>,
     liveness: Liveness,
-    /// Those that are not well, or not for long: at rest nobody has to be looked at.
-    doubtful: BTreeSet<ClusterId>,
     excluded: BTreeSet<ClusterId>,
     scope: Option<Scope>,
     /// The other members as they are remembered, while the own member has lost its storage.
@@ -92,7 +90,6 @@ impl PeerSet {
             clearing: JoinSet::new(),
             cleared: BTreeSet::new(),
             liveness,
-            doubtful: BTreeSet::new(),
             excluded: BTreeSet::new(),
             scope: None,
             remembered: None,
@@ -256,7 +253,7 @@ impl PeerSet {
         info!(cluster = %record.name, id = %record.id, held = held.len(), "cluster of the mesh");
         let (entry, delta) = self.entry(record, held);
         self.mesh.0.peers.entries().insert(record.id, entry);
-        self.doubtful.insert(record.id);
+        self.liveness.doubt(record.id);
         self.take(record.id, PeerEvent::Delta(delta));
     }
 
@@ -367,7 +364,7 @@ impl PeerSet {
     /// Whether all that a peer has to say is here with this event for the first time, and what is to be passed on.
     fn note(&mut self, cluster: ClusterId, event: PeerEvent) -> (bool, Vec<Change>) {
         let PeerEvent::Delta(mut delta) = event else {
-            self.doubtful.insert(cluster);
+            self.liveness.doubt(cluster);
             return (false, Vec::new());
         };
         let mut completes = false;
@@ -393,25 +390,24 @@ impl PeerSet {
 
     /// Takes the backends of silent clusters out of service, and tells the others who is silent.
     fn judge(&mut self) {
-        let (now, drain) = (Instant::now(), self.mesh.0.config.drain);
-        let (mut signs, mut silent) = (Vec::new(), BTreeSet::new());
-        for (id, entry) in self.mesh.0.peers.entries().iter().filter(|(id, _)| self.doubtful.contains(id)) {
+        let (now, inner) = (Instant::now(), &self.mesh.0);
+        let entries = inner.peers.entries();
+        let signs = |id| {
+            let entry: &Entry = entries.get(&id)?;
             let status = entry.status.borrow();
             // Before the first time, since when that is awaited: another replica may have heard of its backends.
             let heard = if status.up { now } else { status.heard.unwrap_or(entry.since) };
-            signs.push((*id, Signs { heard, well: status.up && entry.complete }));
-            if entry.removed.is_none() && now.duration_since(heard) >= drain {
-                silent.insert(*id);
-            }
-        }
+            Some(Signs { heard, well: status.up && entry.complete })
+        };
         let excluded = self.liveness.judge(now, signs);
-        self.doubtful.retain(|id| self.liveness.is_doubtful(*id, now));
+        let is_member = |id: &ClusterId| entries.get(id).is_some_and(|entry| entry.removed.is_none());
+        let silent = self.liveness.silent().filter(is_member).collect();
+        drop(entries);
         if excluded != self.excluded {
             info!(silent = ?excluded, "clusters without traffic from here");
             self.excluded.clone_from(&excluded);
-            self.mesh.0.parts.exporter.set_excluded(excluded);
+            inner.parts.exporter.set_excluded(excluded);
         }
-        let inner = &self.mesh.0;
         let membership = inner.known.borrow().as_ref().map_or(0, |known| known.state.version);
         change(&inner.observation, Observation { silent, membership });
     }
