@@ -62,12 +62,7 @@ impl Exporter {
                 Err(error) => refused.push(error),
             }
         }
-        for merged in self.services.changes() {
-            match Encoded::checked(merged) {
-                Ok(encoded) => to_nodes.push(encoded),
-                Err(error) => refused.push(error),
-            }
-        }
+        to_nodes.extend(Encoded::all(self.services.changes(), &mut refused));
         self.peers.take(to_peers, now_unix_ms);
         Applied { revision: self.nodes.take(to_nodes, now_unix_ms), refused }
     }

@@ -82,6 +82,16 @@ impl Encoded {
         Self::new(change, encode_change)
     }
 
+    /// [`Encoded::checked`] of each; those that no receiver could take are `refused`.
+    pub(super) fn all(
+        changes: impl IntoIterator<Item = Change>,
+        refused: &mut Vec<(RecordKey, EncodeError)>,
+    ) -> impl Iterator<Item = Self> {
+        changes
+            .into_iter()
+            .filter_map(|change| Self::checked(change).map_err(|error| refused.push(error)).ok())
+    }
+
     /// Of a change that was decoded here, so that others can decode it too.
     pub(super) fn decoded(change: Change) -> Result<Self, (RecordKey, EncodeError)> {
         Self::new(change, encode_decoded)
@@ -129,10 +139,7 @@ impl Log {
     /// Makes the changes, in order, one transaction. Those that change nothing are left out.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now_unix_ms: u64) -> Applied {
         let mut refused = Vec::new();
-        let encoded: Vec<_> = changes
-            .into_iter()
-            .filter_map(|change| Encoded::checked(change).map_err(|error| refused.push(error)).ok())
-            .collect();
+        let encoded: Vec<_> = Encoded::all(changes, &mut refused).collect();
         Applied { revision: self.take(encoded, now_unix_ms), refused }
     }
 

@@ -116,7 +116,7 @@ pub fn decode_change(bytes: &[u8]) -> std::result::Result<Option<Change>, FieldE
 
 /// The bytes of a change. What is out of the bounds that a receiver insists on is an error.
 pub fn encode_change(change: &Change) -> std::result::Result<Bytes, EncodeError> {
-    let bytes = within("a record", limits::MAX_RECORD, change_bytes(change))?;
+    let bytes = encode_decoded(change)?;
     decode_change(&bytes)?;
     Ok(bytes)
 }
