@@ -67,12 +67,11 @@ const LIMITS: [(&str, &str, f64); 4] = [
 
 fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
     let mut results = Vec::new();
-    let mut before: Option<[f64; 4]> = None;
     let mut curves =
         LIMITS.map(|(name, unit, _)| Curve { title: format!("{name}, {unit}"), points: Vec::new() });
     for clusters in SIZES {
         let samples = samples(clusters, context)?;
-        let median =
+        let median: [f64; 4] =
             std::array::from_fn(|index| median(samples.iter().map(|sample| sample[index]).collect()));
         for (index, (name, unit, limit)) in LIMITS.into_iter().enumerate() {
             let name = format!("{name}.{clusters}");
@@ -84,11 +83,11 @@ fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
             });
         }
         for (index, name) in ["sync", "memory"].into_iter().enumerate() {
-            let growth = before.map(|before| (median[index] / before[index], 2.0));
+            let before = curves[index].points.last();
+            let growth = before.map(|(_, before)| (median[index] / before, 2.0));
             let line = |growth| against(format!("mesh.growth.{name}.{clusters}"), "times", vec![growth]);
             results.extend(growth.map(line));
         }
-        before = Some(median);
         for (curve, value) in curves.iter_mut().zip(median) {
             curve.points.push((clusters, value));
         }
