@@ -25,7 +25,7 @@ use crate::{
         AuthorityError, CertificateAuthority, CertificateError, CertificateInfo, ConfigError, Credentials,
         Expected, Issued, LeafKey, pin_of,
     },
-    transport::{Accepted, Dialer, Stats},
+    transport::{Accepted, Connection, Dialer, Stats},
 };
 
 /// How long a node's certificate is valid.
@@ -104,7 +104,7 @@ impl EnrollServer {
         served.unwrap_or(Err(SessionError::Silent)).map_err(|error| end(&accepted.connection, error))
     }
 
-    async fn answer(&self, connection: &quinn::Connection) -> Result<(), SessionError> {
+    async fn answer(&self, connection: &Connection) -> Result<(), SessionError> {
         let (mut tx, mut rx) = stream(connection, false, &self.stats).await?;
         let Frame::EnrollRequest(request) = rx.receive().await? else {
             self.stats.protocol_errors.inc();
@@ -199,7 +199,7 @@ pub async fn enroll(
 }
 
 async fn ask(
-    connection: &quinn::Connection,
+    connection: &Connection,
     request: EnrollRequest,
     stats: &Arc<Stats>,
 ) -> Result<Vec<Bytes>, SessionError> {

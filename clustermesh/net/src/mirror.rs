@@ -15,7 +15,7 @@ use tracing::debug;
 use crate::{
     session::{ExporterHandle, Local, SessionError, end, expect_cluster, expired, greet, stream},
     tls::Expected,
-    transport::{Accepted, Dialer, FrameSender, Stats},
+    transport::{Accepted, Connection, Dialer, FrameSender, Stats},
 };
 
 /// Transactions that a replica may be behind before it has to begin anew.
@@ -133,11 +133,7 @@ impl Standby {
         self.receiver.records().values().cloned()
     }
 
-    async fn receive(
-        &mut self,
-        connection: &quinn::Connection,
-        stats: &Arc<Stats>,
-    ) -> Result<(), SessionError> {
+    async fn receive(&mut self, connection: &Connection, stats: &Arc<Stats>) -> Result<(), SessionError> {
         let (mut tx, mut rx) = stream(connection, true, stats).await?;
         let hello = greet(&self.local, &mut tx, &mut rx).await?;
         expect_cluster(&hello, &self.local.cluster, self.local.cluster_id)?;

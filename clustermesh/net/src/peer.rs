@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::Connection;
 use tokio::sync::{Mutex, mpsc, watch};
 use tombolo_mesh_core::{
     replication::{Admission, Containment, Delta, Limits, ProtocolError, Receiver},
@@ -30,7 +29,7 @@ use crate::{
         greet, stream, tell, write,
     },
     tls::Expected,
-    transport::{Accepted, Dialer, FrameReceiver, Stats},
+    transport::{Accepted, Connection, Dialer, FrameReceiver, Stats},
 };
 use claim::Claims;
 
@@ -214,6 +213,7 @@ impl Inner {
             () = claim.cancelled() => Err(SessionError::Superseded),
             error = expired(connection) => Err(error),
         };
+        let result = result.map_err(|error| end(connection, error));
         if !claim.was_cancelled() {
             *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.status.send_modify(|status| status.down(connection, result.as_ref().err()));

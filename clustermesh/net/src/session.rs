@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::{ConnectionError, VarInt};
 use tombolo_mesh_core::{
     replication::ProtocolError,
     trust::SpiffeId,
@@ -24,7 +24,7 @@ pub(crate) use expiry::expired;
 pub use exporter::{Audience, ExporterHandle};
 pub(crate) use writer::{Command, tell, write};
 
-use crate::transport::{ConnectError, FrameError, FrameReceiver, FrameSender, Stats, framed};
+use crate::transport::{ConnectError, Connection, FrameError, FrameReceiver, FrameSender, Stats, framed};
 
 /// How long the other side may take to greet.
 const GREETING: Duration = Duration::from_secs(5);
@@ -104,6 +104,8 @@ pub enum Close {
     Version,
     /// Another session took over.
     Superseded,
+    /// Nothing came from the other side.
+    Lost,
 }
 
 impl Close {
@@ -115,6 +117,7 @@ impl Close {
             Self::Denied => 2,
             Self::Version => 3,
             Self::Superseded => 4,
+            Self::Lost => 5,
         })
     }
 }

@@ -4,6 +4,7 @@ mod enrolment;
 mod nodes;
 mod peers;
 mod refusals;
+mod silence;
 
 use std::{
     collections::BTreeSet,

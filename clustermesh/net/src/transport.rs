@@ -1,5 +1,6 @@
 //! QUIC endpoints and streams of frames.
 
+mod connection;
 mod framed;
 mod listener;
 mod stats;
@@ -11,8 +12,11 @@ use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, T
 use rustls::pki_types::CertificateDer;
 use tombolo_mesh_core::trust::Service;
 
+use connection::Watch;
+
 use crate::tls::{self, CertificateInfo, Credentials, Expected, TrustStore};
 
+pub use connection::Connection;
 pub use framed::{FrameError, FrameReceiver, FrameSender, framed};
 pub use listener::{Accepted, Listener};
 pub use stats::{Stats, StatsSnapshot};
@@ -67,6 +71,7 @@ pub enum ConnectError {
 #[derive(Clone, Debug)]
 pub struct Dialer {
     endpoint: Endpoint,
+    watch: Watch,
     credentials: Arc<Credentials>,
     trust: Arc<TrustStore>,
 }
@@ -78,12 +83,12 @@ impl Dialer {
         credentials: Arc<Credentials>,
         trust: Arc<TrustStore>,
     ) -> Result<Self, ConnectError> {
-        Ok(Self { endpoint: bind(address, None)?, credentials, trust })
+        Ok(Self { endpoint: bind(address, None)?, watch: Watch::start(), credentials, trust })
     }
 
     /// From the socket of a listener.
     pub fn from_listener(listener: &Listener, credentials: Arc<Credentials>, trust: Arc<TrustStore>) -> Self {
-        Self { endpoint: listener.endpoint().clone(), credentials, trust }
+        Self { endpoint: listener.endpoint().clone(), watch: listener.watch().clone(), credentials, trust }
     }
 
     /// Connects to a service of `expected`. Takes at most about the idle time.
@@ -92,7 +97,7 @@ impl Dialer {
         address: SocketAddr,
         expected: Expected,
         service: Service,
-    ) -> Result<quinn::Connection, ConnectError> {
+    ) -> Result<Connection, ConnectError> {
         let credentials = match service {
             Service::Node | Service::Peer | Service::Replica => self.credentials.clone(),
             Service::Enroll | Service::Join => Credentials::none(),
@@ -105,7 +110,8 @@ impl Dialer {
             .endpoint
             .connect_with(config, address, "tombolo")
             .map_err(|source| ConnectError::Address { address, source })?;
-        connecting.await.map_err(|source| ConnectError::Handshake { address, source })
+        let connection = connecting.await.map_err(|source| ConnectError::Handshake { address, source })?;
+        Ok(self.watch.over(connection))
     }
 
     /// Connects to whichever of the addresses answers first; the error is of the last one that failed. None answers at
@@ -115,7 +121,7 @@ impl Dialer {
         addresses: &[SocketAddr],
         expected: &Expected,
         service: Service,
-    ) -> Result<quinn::Connection, ConnectError> {
+    ) -> Result<Connection, ConnectError> {
         let mut attempts: FuturesUnordered<_> = addresses
             .iter()
             .map(|&address| {

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use quinn::Connection;
 use tokio::time::timeout;
 use tombolo_mesh_core::{
     trust::{Service, SpiffeId},
@@ -15,7 +14,7 @@ use tombolo_mesh_core::{
 };
 use tombolo_mesh_net::{
     tls::{Credentials, Expected, TrustStore},
-    transport::{Dialer, FrameReceiver, FrameSender, Stats, framed},
+    transport::{Connection, Dialer, FrameReceiver, FrameSender, Stats, framed},
 };
 use tombolo_model::ClusterId;
 

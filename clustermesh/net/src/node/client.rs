@@ -20,7 +20,7 @@ use crate::{
         unix_time_ms, write,
     },
     tls::Expected,
-    transport::{Dialer, FrameReceiver, Stats},
+    transport::{Connection, Dialer, FrameReceiver, Stats},
 };
 
 /// What a node needs for its sessions.
@@ -127,7 +127,7 @@ impl NodeClient {
 
     async fn session(
         &mut self,
-        connection: &quinn::Connection,
+        connection: &Connection,
         server: SocketAddr,
         was_up: &mut bool,
     ) -> Result<(), SessionError> {
@@ -156,7 +156,7 @@ impl NodeClient {
     async fn read(
         &mut self,
         rx: &mut FrameReceiver,
-        connection: &quinn::Connection,
+        connection: &Connection,
         commands: mpsc::Sender<Command>,
     ) -> Result<(), SessionError> {
         let send = |frame| async {
@@ -185,7 +185,7 @@ impl NodeClient {
         }
     }
 
-    fn measure(&self, connection: &quinn::Connection) {
+    fn measure(&self, connection: &Connection) {
         let Some(heartbeat) = self.receiver.heartbeat() else { return };
         self.status.send_modify(|status| {
             status.rtt = Some(connection.rtt());

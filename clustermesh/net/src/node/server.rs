@@ -14,7 +14,7 @@ use crate::{
         Audience, Close, Command, ExporterHandle, Local, SessionError, end, expect_cluster, expired, greet,
         stream, write,
     },
-    transport::{Accepted, FrameReceiver, Stats},
+    transport::{Accepted, Connection, FrameReceiver, Stats},
 };
 
 /// What a node's session tells the daemon.
@@ -65,7 +65,7 @@ impl NodeServer {
         result.map_err(|error| end(&accepted.connection, error))
     }
 
-    async fn session(&self, connection: &quinn::Connection, node: &NodeName) -> Result<(), SessionError> {
+    async fn session(&self, connection: &Connection, node: &NodeName) -> Result<(), SessionError> {
         let (mut tx, mut rx) = stream(connection, false, &self.stats).await?;
         let hello = greet(&self.local, &mut tx, &mut rx).await?;
         expect_cluster(&hello, &self.local.cluster, self.local.cluster_id)?;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use quinn::{Connection, ConnectionError};
+use quinn::ConnectionError;
 use tombolo_mesh_core::{
     replication::{Receiver, Refusal},
     wire::Observation,
@@ -14,7 +14,7 @@ use tombolo_mesh_core::{
 
 use crate::{
     session::{SessionError, unix_time_ms},
-    transport::IDLE,
+    transport::{Connection, IDLE},
 };
 
 /// The state of the sessions with a peer.

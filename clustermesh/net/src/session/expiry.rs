@@ -3,10 +3,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quinn::Connection;
-
 use super::SessionError;
-use crate::transport::certificate;
+use crate::transport::{Connection, certificate};
 
 /// The clock may jump: it is looked at this often.
 const LOOK: Duration = Duration::from_secs(60);

@@ -10,8 +10,8 @@ use super::*;
 use crate::peer::{Peer, PeerConfig, PeerEvent};
 
 /// A daemon with one peer.
-struct Daemon {
-    peer: Peer,
+pub(super) struct Daemon {
+    pub(super) peer: Peer,
     events: mpsc::Receiver<(ClusterId, PeerEvent)>,
     containment: watch::Sender<Containment>,
     records: BTreeMap<RecordKey, Arc<Record>>,
@@ -29,7 +29,12 @@ fn containment(of: &Cluster) -> Containment {
 }
 
 impl Daemon {
-    fn start(own: &Cluster, other: &Cluster, listener: Option<Listener>, dial: Option<SocketAddr>) -> Self {
+    pub(super) fn start(
+        own: &Cluster,
+        other: &Cluster,
+        listener: Option<Listener>,
+        dial: Option<SocketAddr>,
+    ) -> Self {
         let (containment, received) = watch::channel(containment(other));
         let (sender, events) = mpsc::channel(64);
         let config = PeerConfig {
@@ -59,7 +64,7 @@ impl Daemon {
         Self { peer, events, containment, records: BTreeMap::new(), complete: false, tasks }
     }
 
-    async fn event(&mut self) -> PeerEvent {
+    pub(super) async fn event(&mut self) -> PeerEvent {
         let (_, event) = soon("an event", self.events.recv()).await.unwrap();
         if let PeerEvent::Delta(delta) = &event {
             self.complete = delta.complete;
@@ -73,7 +78,7 @@ impl Daemon {
         event
     }
 
-    async fn in_sync(&mut self, other: &Cluster) {
+    pub(super) async fn in_sync(&mut self, other: &Cluster) {
         while !self.complete
             || !other.exporter.read(Audience::Peers, |log| log.records().eq(self.records.values()))
         {
@@ -82,7 +87,7 @@ impl Daemon {
     }
 }
 
-fn pair() -> (Cluster, Cluster) {
+pub(super) fn pair() -> (Cluster, Cluster) {
     let (east, west) = (Cluster::new("east", 1), Cluster::new("west", 2));
     east.trust.set_pem(&west.local.cluster, west.authority.bundle_pem()).unwrap();
     west.trust.set_pem(&east.local.cluster, east.authority.bundle_pem()).unwrap();

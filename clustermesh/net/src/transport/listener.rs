@@ -2,13 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{Connection, Endpoint, Incoming, ServerConfig, crypto::rustls::HandshakeData};
+use quinn::{Endpoint, Incoming, ServerConfig, crypto::rustls::HandshakeData};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tombolo_mesh_core::trust::{Service, SpiffeId, authorize};
 use tombolo_model::ClusterName;
 use tracing::{debug, warn};
 
-use super::{ConnectError, Stats, bind, transport_config};
+use super::{ConnectError, Connection, Stats, Watch, bind, transport_config};
 use crate::{
     session::Close,
     tls::{self, Credentials, TrustStore},
@@ -23,6 +23,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
+    watch: Watch,
     accepted: mpsc::Receiver<Accepted>,
     _task: JoinSet<()>,
 }
@@ -50,10 +51,11 @@ impl Listener {
         let mut config = ServerConfig::with_crypto(Arc::new(tls::server_config(credentials, trust)?));
         config.transport_config(transport_config()).migration(true);
         let endpoint = bind(address, Some(config))?;
+        let watch = Watch::start();
         let (sender, accepted) = mpsc::channel(64);
         let mut task = JoinSet::new();
-        task.spawn(accept(endpoint.clone(), own, stats, sender));
-        Ok(Self { endpoint, accepted, _task: task })
+        task.spawn(accept(endpoint.clone(), watch.clone(), own, stats, sender));
+        Ok(Self { endpoint, watch, accepted, _task: task })
     }
 
     /// The next connection; none after the endpoint is closed.
@@ -69,6 +71,10 @@ impl Listener {
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
 }
 
 impl Drop for Listener {
@@ -77,7 +83,13 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(endpoint: Endpoint, own: ClusterName, stats: Arc<Stats>, sender: mpsc::Sender<Accepted>) {
+async fn accept(
+    endpoint: Endpoint,
+    watch: Watch,
+    own: ClusterName,
+    stats: Arc<Stats>,
+    sender: mpsc::Sender<Accepted>,
+) {
     let mut handshakes = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
         while handshakes.try_join_next().is_some() {}
@@ -85,9 +97,9 @@ async fn accept(endpoint: Endpoint, own: ClusterName, stats: Arc<Stats>, sender:
             incoming.refuse();
             continue;
         }
-        let (own, stats, sender) = (own.clone(), stats.clone(), sender.clone());
+        let (watch, own, stats, sender) = (watch.clone(), own.clone(), stats.clone(), sender.clone());
         handshakes.spawn(async move {
-            if let Some(accepted) = handshake(incoming, &own, &stats).await {
+            if let Some(accepted) = handshake(incoming, &watch, &own, &stats).await {
                 // The listener is gone when nobody receives.
                 let _ = sender.send(accepted).await;
             }
@@ -95,10 +107,10 @@ async fn accept(endpoint: Endpoint, own: ClusterName, stats: Arc<Stats>, sender:
     }
 }
 
-async fn handshake(incoming: Incoming, own: &ClusterName, stats: &Stats) -> Option<Accepted> {
+async fn handshake(incoming: Incoming, watch: &Watch, own: &ClusterName, stats: &Stats) -> Option<Accepted> {
     let address = incoming.remote_address();
     let connection = match timeout(HANDSHAKE_TIME, async { incoming.accept()?.await }).await {
-        Ok(Ok(connection)) => connection,
+        Ok(Ok(connection)) => watch.over(connection),
         Ok(Err(error)) => {
             stats.handshakes_failed.inc();
             stats.note_refusal(format!("{address}: {error}"));
