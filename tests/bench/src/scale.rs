@@ -13,9 +13,14 @@ use std::{
     io::{BufRead, BufReader, Lines, Write as _},
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tombolo_playground::layout;
 
 pub use daemon::{Daemon, Measured};
@@ -28,6 +33,7 @@ use crate::{
     Benchmark, Context,
     measure::{Comparison, Result, median, record, summarize},
     netns::{Netns, Running, this_program},
+    propagation::monotonic,
 };
 use generated::Cluster;
 use plot::Curve;
@@ -47,7 +53,8 @@ pub const SYNC: Benchmark = Benchmark {
     measures: "a daemon starts as a member of a mesh of 16 to 255 clusters with 1,100 objects each (10 nodes, 40 \
         identities, 50 services with 4 backends, the rest endpoints), over QUIC on loopback. sync: seconds from its \
         start until it has all records of all clusters; memory: what it holds then. rest: its share of a core, and all \
-        traffic in both directions, while nothing changes. growth: how many times as much twice as many clusters take; \
+        traffic in both directions, while nothing changes; found: seconds from the moment that all other clusters stop \
+        until the last of them is known not to answer. growth: how many times as much twice as many clusters take; \
         target/bench/mesh-growth.svg shows the curves. The peer is the limit that is set",
     leaves_out: "Kubernetes and nodes: the own cluster's records are generated, storage is memory; the other clusters \
         share one process and have no sessions with each other. Each of the two processes has one CPU",
@@ -57,31 +64,36 @@ pub const SYNC: Benchmark = Benchmark {
 /// Where the curves are drawn.
 const PLOT: &str = "target/bench/mesh-growth.svg";
 
-/// Limits at 255 clusters: seconds, MB, percent of a core, kbit/s.
-const LIMITS: [(&str, &str, f64); 4] = [
+/// What a mesh costs, and the limits at 255 clusters.
+const COSTS: [(&str, &str, f64); 4] = [
     ("mesh.sync", "s", 10.0),
     ("mesh.sync.memory", "MB", 400.0),
     ("mesh.rest.cpu", "%", 3.0),
     ("mesh.rest.traffic", "kbit/s", 500.0),
 ];
+/// How soon the dead are found; the limit is the same for any number.
+const FOUND: (&str, &str, f64) = ("mesh.rest.found", "s", 2.0);
 
 fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
     let mut results = Vec::new();
     let mut curves =
-        LIMITS.map(|(name, unit, _)| Curve { title: format!("{name}, {unit}"), points: Vec::new() });
+        COSTS.map(|(name, unit, _)| Curve { title: format!("{name}, {unit}"), points: Vec::new() });
     for clusters in SIZES {
         let samples = samples(clusters, context)?;
-        let median: [f64; 4] =
-            std::array::from_fn(|index| median(samples.iter().map(|sample| sample[index]).collect()));
-        for (index, (name, unit, limit)) in LIMITS.into_iter().enumerate() {
+        let median: [f64; COSTS.len()] =
+            std::array::from_fn(|index| median(samples.iter().map(|sample| sample.costs[index]).collect()));
+        let mut line = |(name, unit, limit), values: Vec<f64>| {
             let name = format!("{name}.{clusters}");
-            let values = samples.iter().map(|sample| sample[index]);
             results.push(if clusters == 255 {
-                against(name, unit, values.map(|value| (value, limit)).collect())
+                against(name, unit, values.into_iter().map(|value| (value, limit)).collect())
             } else {
-                record(name, unit, values.collect())
+                record(name, unit, values)
             });
+        };
+        for (index, cost) in COSTS.into_iter().enumerate() {
+            line(cost, samples.iter().map(|sample| sample.costs[index]).collect());
         }
+        line(FOUND, samples.iter().map(|sample| sample.found).collect());
         for (index, name) in ["sync", "memory"].into_iter().enumerate() {
             let before = curves[index].points.last();
             let growth = before.map(|(_, before)| (median[index] / before, 2.0));
@@ -101,7 +113,14 @@ fn against(name: String, unit: &'static str, runs: Vec<(f64, f64)>) -> Result {
     Result { name, ..summarize(&what, runs) }
 }
 
-fn samples(clusters: u8, context: &Context) -> anyhow::Result<Vec<[f64; 4]>> {
+/// What was measured of one daemon.
+struct Sample {
+    /// In the order of [`COSTS`].
+    costs: [f64; COSTS.len()],
+    found: f64,
+}
+
+fn samples(clusters: u8, context: &Context) -> anyhow::Result<Vec<Sample>> {
     let dir = Scratch::new(&format!("mesh-{clusters}"))?;
     Cluster::new(1)?.save(&dir.0)?;
     let netns = Netns::fresh()?;
@@ -126,7 +145,12 @@ fn samples(clusters: u8, context: &Context) -> anyhow::Result<Vec<[f64; 4]>> {
         ensure!(measured.records == expected, "the daemon has {} of {expected} records", measured.records);
         #[expect(clippy::cast_precision_loss, reason = "bytes of seconds")]
         let traffic = bytes as f64 * 8.0 / 1000.0 / measured.rested;
-        samples.push([measured.sync, measured.memory, measured.rest, traffic]);
+        peers.signal(Signal::SIGSTOP)?;
+        let stopped = monotonic()?;
+        let found: Duration = serde_json::from_str(&daemon.line()?)?;
+        peers.signal(Signal::SIGCONT)?;
+        let found = found.saturating_sub(stopped).as_secs_f64();
+        samples.push(Sample { costs: [measured.sync, measured.memory, measured.rest, traffic], found });
     }
     Ok(samples)
 }
@@ -169,6 +193,10 @@ impl Process {
     fn tell(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self.running.0.stdin.as_mut().context("its input is not piped")?;
         Ok(writeln!(stdin, "{line}")?)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.running.0.id())?), signal).context("it has ended")
     }
 
     fn line(&mut self) -> anyhow::Result<String> {

@@ -27,6 +27,7 @@ use tombolo_mesh_net::{
 };
 
 use super::{generated::Cluster, peers::Listed};
+use crate::propagation::monotonic;
 
 /// What it says when its rest begins.
 pub const RESTS: &str = "rests";
@@ -66,14 +67,13 @@ pub struct Measured {
 }
 
 impl Daemon {
-    /// Prints what it measures.
+    /// Prints what it measures, and after that when the last of the other clusters is no longer heard.
     pub fn run(self) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let measured = runtime.block_on(self.measure())?;
-        Ok(writeln!(stdout(), "{}", serde_json::to_string(&measured)?)?)
+        runtime.block_on(self.measure())
     }
 
-    async fn measure(self) -> anyhow::Result<Measured> {
+    async fn measure(self) -> anyhow::Result<()> {
         let cluster = Cluster::load(1, &self.dir)?;
         let others: Vec<Listed> = serde_json::from_slice(&fs::read(self.dir.join("clusters.json"))?)?;
         let store = store(&cluster, self.address, &others).await?;
@@ -104,7 +104,12 @@ impl Daemon {
         tokio::time::sleep(Duration::from_secs(self.rest)).await;
         let rested = began.elapsed().as_secs_f64();
         let rest = (cpu()? - before) / rested * 100.0;
-        Ok(Measured { sync, memory, records, rest, rested })
+        let measured = Measured { sync, memory, records, rest, rested };
+        writeln!(stdout(), "{}", serde_json::to_string(&measured)?)?;
+        while mesh.status()?.members.iter().any(|m| m.connected && m.id != cluster.id) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(writeln!(stdout(), "{}", serde_json::to_string(&monotonic()?)?)?)
     }
 }
 
