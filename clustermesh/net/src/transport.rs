@@ -8,6 +8,7 @@ mod stats;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use nix::sys::socket::{setsockopt, sockopt};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use tombolo_mesh_core::trust::Service;
@@ -28,6 +29,9 @@ pub const PORT: u16 = 4240;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A path is dead after this much silence.
 pub(crate) const IDLE: Duration = Duration::from_secs(2);
+/// What the kernel may hold of packets that have arrived, as far as net.core.rmem_max lets it: hundreds of clusters answer
+/// at the same time, and a lost handshake waits for seconds.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// What the kernel and the peer may hold of a stream that is not read: bounds memory, and what is urgent waits for
 /// no more than this.
 const WINDOW: u32 = 1 << 20;
@@ -155,6 +159,7 @@ pub(crate) fn certificate(connection: &quinn::Connection) -> Option<CertificateI
 fn bind(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint, ConnectError> {
     let io = |source| ConnectError::Bind { address, source };
     let socket = std::net::UdpSocket::bind(address).map_err(io)?;
+    setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(|error| io(error.into()))?;
     let runtime = quinn::default_runtime().ok_or_else(|| io(std::io::Error::other("no tokio runtime")))?;
     Endpoint::new(EndpointConfig::default(), server, socket, runtime).map_err(io)
 }
