@@ -25,7 +25,8 @@ pub use stats::{Stats, StatsSnapshot};
 /// The UDP port of control sessions.
 pub const PORT: u16 = 4240;
 
-/// A silent path gets a packet this often. One that is lost is sent again within a few round trips (RFC 9002).
+/// A silent path gets a packet this often, from who has dialled: if both sent them, they would do so at the same time.
+/// One that is lost is sent again within a few round trips (RFC 9002).
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A path is dead after this much silence.
 pub(crate) const IDLE: Duration = Duration::from_secs(2);
@@ -108,7 +109,7 @@ impl Dialer {
         };
         let tls = tls::client_config(credentials, self.trust.clone(), expected, service)?;
         let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(transport_config());
+        config.transport_config(transport_config(Some(KEEP_ALIVE)));
         // The name plays no part: the verifier knows whom to expect.
         let connecting = self
             .endpoint
@@ -164,10 +165,10 @@ fn bind(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint, C
     Endpoint::new(EndpointConfig::default(), server, socket, runtime).map_err(io)
 }
 
-fn transport_config() -> Arc<TransportConfig> {
+fn transport_config(keep_alive: Option<Duration>) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        .keep_alive_interval(keep_alive)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE.as_millis() as u32))))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))

@@ -49,7 +49,7 @@ impl Listener {
         stats: Arc<Stats>,
     ) -> Result<Self, ConnectError> {
         let mut config = ServerConfig::with_crypto(Arc::new(tls::server_config(credentials, trust)?));
-        config.transport_config(transport_config()).migration(true);
+        config.transport_config(transport_config(None)).migration(true);
         let endpoint = bind(address, Some(config))?;
         let watch = Watch::start();
         let (sender, accepted) = mpsc::channel(64);
