@@ -14,16 +14,16 @@ use std::{
 use quinn::ConnectionError;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::IDLE;
+use super::{IDLE, KEEP_ALIVE};
 use crate::session::Close;
 
 /// How often connections are looked at.
-const LOOK: Duration = Duration::from_millis(200);
-/// Long paths get so many round trips more: what is lost needs them to be sent again.
-const ROUND_TRIPS: u32 = 4;
+const LOOK: Duration = Duration::from_millis(100);
+/// A keepalive may be lost twice and sent again (RFC 9002, 6.2) before this many round trips are over.
+const ROUND_TRIPS: u32 = 6;
 
-/// A connection that is closed when nothing has come from the other side for [`IDLE`]: short paths just before, long
-/// ones a few round trips later. Dropping it closes it, too.
+/// A connection that is closed when nothing has come from the other side for about [`IDLE`], on very long paths for some
+/// round trips more. Dropping it closes it, too.
 #[derive(Debug)]
 pub struct Connection {
     inner: quinn::Connection,
@@ -83,7 +83,7 @@ impl Watch {
 async fn look(watched: Weak<Mutex<Watched>>) {
     let mut looks = interval(LOOK);
     // A pause of this process is not the silence of others.
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         looks.tick().await;
         let Some(watched) = watched.upgrade() else { return };
@@ -109,10 +109,9 @@ impl Heard {
             return;
         }
         self.looks += 1;
-        // The last one came up to a look before it was seen.
-        if LOOK * (self.looks + 1) >= IDLE + ROUND_TRIPS * stats.path.rtt
-            && !self.lost.swap(true, Ordering::Relaxed)
-        {
+        // The last one came up to a look before it was seen, and whoever waits is to know in time.
+        let limit = IDLE.max(KEEP_ALIVE + ROUND_TRIPS * stats.path.rtt);
+        if LOOK * (self.looks + 2) >= limit && !self.lost.swap(true, Ordering::Relaxed) {
             self.connection.close(Close::Lost.code(), b"nothing was heard any more");
         }
     }
