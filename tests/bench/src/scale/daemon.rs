@@ -69,7 +69,7 @@ pub struct Measured {
 impl Daemon {
     /// Prints what it measures, and after that when the last of the other clusters is no longer heard.
     pub fn run(self) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Runtime::new()?;
         runtime.block_on(self.measure())
     }
 

@@ -62,7 +62,7 @@ pub struct Listed {
 impl Peers {
     /// Prints who there is, and serves them for ever.
     pub fn run(self) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Runtime::new()?;
         runtime.block_on(self.serve())
     }
 
