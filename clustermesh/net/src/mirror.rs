@@ -38,7 +38,7 @@ impl Mirror {
         Self { local, exporter, changes: broadcast::Sender::new(BEHIND), stats }
     }
 
-    /// The exporter has taken these changes of records of other clusters in.
+    /// To be called when the exporter has taken these changes of records of other clusters in.
     pub fn tell(&self, changes: &[Change]) {
         if self.changes.receiver_count() > 0 {
             // The last one may have gone meanwhile.

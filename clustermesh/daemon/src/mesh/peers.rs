@@ -352,13 +352,13 @@ impl PeerSet {
             completes |= one;
             changes.extend(more);
         }
-        self.pass_on(changes);
+        self.pass_on(&changes);
         completes
     }
 
     fn take(&mut self, cluster: ClusterId, event: PeerEvent) {
         let (_, changes) = self.note(cluster, event);
-        self.pass_on(changes);
+        self.pass_on(&changes);
     }
 
     /// Whether all that a peer has to say is here with this event for the first time, and what is to be passed on.
@@ -378,14 +378,15 @@ impl PeerSet {
         (completes, delta.changes)
     }
 
-    fn pass_on(&self, changes: Vec<Change>) {
+    fn pass_on(&self, changes: &[Change]) {
         if changes.is_empty() {
             return;
         }
-        self.mesh.0.mirror.tell(&changes);
-        for (key, error) in self.mesh.0.parts.exporter.apply(changes).refused {
+        for (key, error) in self.mesh.0.parts.exporter.apply(changes.iter().cloned()).refused {
             warn!(?key, %error, "record of another cluster cannot be sent on");
         }
+        // After that: a replica that begins to listen in between has it from the exporter. And nodes come first.
+        self.mesh.0.mirror.tell(changes);
     }
 
     /// Takes the backends of silent clusters out of service, and tells the others who is silent.
