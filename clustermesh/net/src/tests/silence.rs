@@ -8,7 +8,7 @@ use super::{
     peers::{Daemon, pair},
     *,
 };
-use crate::peer::PeerEvent;
+use crate::{peer::PeerEvent, session::Close, tls::Expected, transport::IDLE};
 
 /// Carries packets between one client and a server, until it is cut.
 #[derive(Default)]
@@ -92,4 +92,16 @@ async fn both_sides_find_a_dead_path_in_two_seconds() {
         );
         assert_eq!(status.last_error.as_deref(), Some("the connection ended: timed out"));
     }
+}
+
+#[tokio::test]
+async fn what_is_closed_keeps_its_reason() {
+    let east = Cluster::new("east", 1);
+    let listener = east.listen();
+    let address = listener.local_address().unwrap();
+    let dialer = east.dialer(&east.node("a"));
+    let connection = dialer.connect(address, Expected::Id(east.daemon()), Service::Node).await.unwrap();
+    connection.close(Close::Done.code(), b"");
+    tokio::time::sleep(IDLE + Duration::from_millis(500)).await;
+    assert_eq!(connection.close_reason(), Some(quinn::ConnectionError::LocallyClosed));
 }

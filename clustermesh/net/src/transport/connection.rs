@@ -111,7 +111,9 @@ impl Heard {
         self.looks += 1;
         // The last one came up to a look before it was seen, and whoever waits is to know in time.
         let limit = IDLE.max(KEEP_ALIVE + ROUND_TRIPS * stats.path.rtt);
-        if LOOK * (self.looks + 2) >= limit && !self.lost.swap(true, Ordering::Relaxed) {
+        // One that is closed already keeps its reason.
+        if LOOK * (self.looks + 2) >= limit && self.connection.close_reason().is_none() {
+            self.lost.store(true, Ordering::Relaxed);
             self.connection.close(Close::Lost.code(), b"nothing was heard any more");
         }
     }
