@@ -5,7 +5,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::{Arguments, say, signals};
+use crate::arguments::Arguments;
+use crate::{failures, say, signals};
 
 /// Prints one line per attempt (`ok status= ms= body=` or `fail ms= error=`) and then
 /// `total requests= failed=`.
@@ -43,7 +44,7 @@ pub fn get(arguments: &Arguments) -> Result<ExitCode, String> {
         }
     }
     say(&format!("total requests={requests} failed={failed}"));
-    Ok(ExitCode::from(u8::try_from(failed.min(125)).unwrap_or(125)))
+    Ok(failures(failed))
 }
 
 /// Prints `address ip=` for each address of a name; exit code 1 when there is none.

@@ -2,31 +2,60 @@
 //! that an image needs nothing else. Every line of output starts with a word that says what it is,
 //! followed by `key=value` pairs.
 
+mod arguments;
+mod association;
+mod burst;
 mod client;
-mod exchange;
+mod datagrams;
+mod half_close;
+mod sctp;
 mod server;
 mod signals;
+mod stream;
+mod sys;
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
+
+use arguments::Arguments;
 
 const HELP: &str = "\
 usage: testpod COMMAND
 
   pause                                 wait for SIGTERM
   sleep SECONDS                         wait so long, or for SIGTERM
+
+Servers; they listen on all addresses of both families, or on each of --address IP[,IP…] for itself:
   http [--port 8080] [--name NAME]      answer every GET with one line that says who answers
   tcp-echo [--port 7]                   send back what comes
-  udp-echo [--port 7]                   send back what comes
+  tcp-answer [--port 9]                 answer half-close once it has shut down its side
+  udp-echo [--port 7] [--name NAME]     send back what comes, with NAME and a space before it
+  sctp-respond [--port 9[,PORT…]]       answer INIT and COOKIE ECHO, ABORT what is for other ports; needs
+                                        CAP_NET_RAW
+
+Clients; HOST is a name or an address, an IPv6 address stands in brackets:
   get URL [-n COUNT] [--interval MS] [--timeout MS]
                                         GET in connections of their own; exit code = failures, at most 125
-  stream HOST:PORT [-n COUNT] [--interval MS] [--prefix TEXT]
+  stream HOST:PORT [-n COUNT] [--interval MS] [--prefix TEXT] [--patience MS]
                                         one connection to a tcp-echo: numbered lines, each checked when it
-                                        comes back, until COUNT or SIGTERM; exit code 1 if any was lost
+                                        comes back, until COUNT or SIGTERM; exit code 1 if any was lost or
+                                        took longer than --patience (60000)
+  half-close HOST:PORT [--bytes 1000000] [--over MS] [--patience MS]
+                                        shut down the sending side of a connection to a tcp-answer, and still
+                                        get so many bytes in so long a time
   udp-exchange HOST:PORT [-n COUNT] [--interval MS] [--timeout MS] [--prefix TEXT]
-                                        numbered datagrams to a udp-echo; exit code 1 if any was lost
+                                        numbered datagrams from one connected socket to a udp-echo; exit code
+                                        1 if any was lost
+  udp-unconnected HOST:PORT[,…] [-n COUNT] [--interval MS] [--timeout MS] [--prefix TEXT]
+                                        the same by sendto and recvfrom on one socket, to each in turn; an
+                                        answer of another address than asked is none
+  udp-burst HOST:PORT [--sockets 1000] [--rate 2000] [--port-base PORT] [-n ROUNDS] [--interval MS]
+            [--timeout MS]              one datagram from each of so many sockets, --rate a second, each
+                                        waiting for its own answer; exit code 1 if any was lost
+  sctp-init HOST:PORT [-n COUNT] [--interval MS] [--timeout MS]
+                                        set up associations, and check what answers; exit code = those that
+                                        were not set up, at most 125; needs CAP_NET_RAW
   resolve NAME                          print the addresses of a name
 
 The name that http answers is NAME, or POD_NAME of the environment; CLUSTER_NAME and NODE_NAME are added.
@@ -44,11 +73,17 @@ fn main() -> ExitCode {
         "sleep" => sleep(&arguments),
         "http" => server::http(&arguments),
         "tcp-echo" => server::tcp_echo(&arguments),
+        "tcp-answer" => half_close::answer(&arguments),
         "udp-echo" => server::udp_echo(&arguments),
+        "sctp-respond" => association::respond(&arguments),
         "get" => client::get(&arguments),
         "resolve" => client::resolve(&arguments),
-        "stream" => exchange::stream(&arguments),
-        "udp-exchange" => exchange::datagrams(&arguments),
+        "stream" => stream::run(&arguments),
+        "half-close" => half_close::ask(&arguments),
+        "udp-exchange" => datagrams::connected(&arguments),
+        "udp-unconnected" => datagrams::unconnected(&arguments),
+        "udp-burst" => burst::run(&arguments),
+        "sctp-init" => association::init(&arguments),
         "help" | "--help" | "-h" => {
             say(HELP.trim_end());
             Ok(ExitCode::SUCCESS)
@@ -56,50 +91,6 @@ fn main() -> ExitCode {
         other => Err(format!("command is {other:?}; `testpod help` lists them")),
     };
     result.unwrap_or_else(|error| fail(&error))
-}
-
-/// The words after the command: options with one value each, and one operand.
-struct Arguments {
-    operand: Option<String>,
-    options: BTreeMap<String, String>,
-}
-
-impl Arguments {
-    fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut words = words;
-        let mut parsed = Self { operand: None, options: BTreeMap::new() };
-        while let Some(word) = words.next() {
-            if let Some(name) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) {
-                let value = words.next().ok_or_else(|| format!("{word} has no value; give one after it"))?;
-                parsed.options.insert(name.to_owned(), value);
-            } else if parsed.operand.replace(word.clone()).is_some() {
-                return Err(format!("{word:?} is one argument too many; `testpod help` shows the usage"));
-            }
-        }
-        Ok(parsed)
-    }
-
-    fn operand(&self, what: &str) -> Result<&str, String> {
-        self.operand.as_deref().ok_or_else(|| format!("no {what} given; `testpod help` shows the usage"))
-    }
-
-    fn text(&self, name: &str) -> &str {
-        self.options.get(name).map_or("", String::as_str)
-    }
-
-    fn number(&self, name: &str, default: u64) -> Result<u64, String> {
-        let Some(text) = self.options.get(name) else { return Ok(default) };
-        text.parse().map_err(|_| format!("{name} is {text:?}; give a whole number"))
-    }
-
-    fn port(&self, default: u16) -> Result<u16, String> {
-        u16::try_from(self.number("port", default.into())?)
-            .map_err(|_| "port is too large; give at most 65535".to_owned())
-    }
-
-    fn milliseconds(&self, name: &str, default: u64) -> Result<Duration, String> {
-        self.number(name, default).map(Duration::from_millis)
-    }
 }
 
 fn sleep(arguments: &Arguments) -> Result<ExitCode, String> {
@@ -115,6 +106,11 @@ fn say(line: &str) {
     let mut stdout = io::stdout().lock();
     // Nobody reads it any more when this fails, and the work goes on.
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// The exit code of a command that failed so many times.
+fn failures(count: u64) -> ExitCode {
+    ExitCode::from(u8::try_from(count.min(125)).unwrap_or(125))
 }
 
 fn fail(error: &str) -> ExitCode {

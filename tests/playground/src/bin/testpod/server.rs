@@ -1,11 +1,12 @@
 //! The servers: HTTP that says who it is, and echoes.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::thread;
 
-use crate::{Arguments, say, signals};
+use crate::arguments::Arguments;
+use crate::{say, signals};
 
 /// Most bytes of a request head.
 const MAX_HEAD: u64 = 16 * 1024;
@@ -13,14 +14,14 @@ const MAX_HEAD: u64 = 16 * 1024;
 /// Answers GET on any path; `/healthz` with `ok`. Connections are kept open.
 pub fn http(arguments: &Arguments) -> Result<ExitCode, String> {
     let env = |name: &str| std::env::var(name).unwrap_or_default();
-    let name = arguments.options.get("name").cloned().unwrap_or_else(|| env("POD_NAME"));
+    let name = arguments.option("name").map_or_else(|| env("POD_NAME"), str::to_owned);
     let identity = format!("name={name} cluster={} node={}", env("CLUSTER_NAME"), env("NODE_NAME"));
-    listen(arguments.port(8080)?, move |stream| answer(stream, &identity))
+    listen(arguments, 8080, move |stream| answer(stream, &identity))
 }
 
 /// Sends back what comes, byte for byte.
 pub fn tcp_echo(arguments: &Arguments) -> Result<ExitCode, String> {
-    listen(arguments.port(7)?, |mut stream| {
+    listen(arguments, 7, |mut stream| {
         let mut buffer = [0; 16 * 1024];
         loop {
             match stream.read(&mut buffer)? {
@@ -31,46 +32,72 @@ pub fn tcp_echo(arguments: &Arguments) -> Result<ExitCode, String> {
     })
 }
 
-/// Sends back every datagram.
+/// Sends back every datagram, after the name and a space if a name was given.
 pub fn udp_echo(arguments: &Arguments) -> Result<ExitCode, String> {
-    let port = arguments.port(7)?;
-    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))
-        .or_else(|_| UdpSocket::bind(("0.0.0.0", port)))
-        .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
-    signals::catch()?;
-    say(&format!("listening port={port}"));
-    thread::spawn(move || {
-        let mut buffer = vec![0; 65536];
-        loop {
-            // An ICMP error about an earlier answer says nothing about the next datagram.
-            let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-            let _ = socket.send_to(buffer.get(..length).unwrap_or_default(), from);
-        }
-    });
+    let prefix = arguments.option("name").map_or_else(Vec::new, |name| format!("{name} ").into_bytes());
+    let sockets = bind(arguments, 7, |address| UdpSocket::bind(address), UdpSocket::local_addr)?;
+    for socket in sockets {
+        let prefix = prefix.clone();
+        thread::spawn(move || {
+            let mut buffer = vec![0; 65536];
+            loop {
+                // An ICMP error about an earlier answer says nothing about the next datagram.
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+                let payload = buffer.get(..length).unwrap_or_default();
+                let _ = socket.send_to(&[&prefix, payload].concat(), from);
+            }
+        });
+    }
     signals::pause(None);
     Ok(ExitCode::SUCCESS)
 }
 
-fn listen<F>(port: u16, serve: F) -> Result<ExitCode, String>
+/// Serves every connection by a thread of its own, until SIGTERM.
+pub fn listen<F>(arguments: &Arguments, default: u16, serve: F) -> Result<ExitCode, String>
 where
     F: Fn(TcpStream) -> std::io::Result<()> + Clone + Send + 'static,
 {
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
-        .or_else(|_| TcpListener::bind(("0.0.0.0", port)))
-        .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
-    signals::catch()?;
-    say(&format!("listening port={port}"));
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let serve = serve.clone();
-            thread::spawn(move || {
-                // A client that goes away ends its own connection only.
-                let _ = stream.set_nodelay(true).and_then(|()| serve(stream));
-            });
-        }
-    });
+    for listener in bind(arguments, default, |address| TcpListener::bind(address), TcpListener::local_addr)? {
+        let serve = serve.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let serve = serve.clone();
+                thread::spawn(move || {
+                    // A client that goes away ends its own connection only.
+                    let _ = stream.set_nodelay(true).and_then(|()| serve(stream));
+                });
+            }
+        });
+    }
     signals::pause(None);
     Ok(ExitCode::SUCCESS)
+}
+
+/// One socket for all addresses of both families (of IPv4 only where there is no IPv6), or one for each of
+/// `--address`: a datagram socket for all would answer from another address than it was asked on where a machine
+/// has several. Prints `listening port=` for each; port 0 is any free one.
+fn bind<S>(
+    arguments: &Arguments,
+    default: u16,
+    open: impl Fn(SocketAddr) -> std::io::Result<S>,
+    local: impl Fn(&S) -> std::io::Result<SocketAddr>,
+) -> Result<Vec<S>, String> {
+    let port = arguments.port(default)?;
+    let fail = |error| format!("cannot listen on port {port}: {error}");
+    let addresses = arguments.addresses()?;
+    let sockets: std::io::Result<Vec<S>> = if addresses.is_empty() {
+        open((Ipv6Addr::UNSPECIFIED, port).into())
+            .or_else(|_| open((Ipv4Addr::UNSPECIFIED, port).into()))
+            .map(|socket| vec![socket])
+    } else {
+        addresses.into_iter().map(|address| open((address, port).into())).collect()
+    };
+    let sockets = sockets.map_err(fail)?;
+    signals::catch()?;
+    for socket in &sockets {
+        say(&format!("listening port={}", local(socket).map_err(fail)?.port()));
+    }
+    Ok(sockets)
 }
 
 fn answer(stream: TcpStream, identity: &str) -> std::io::Result<()> {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::sys;
+
 const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
 /// How late an end may be noticed.
@@ -15,9 +17,7 @@ static ENDED: AtomicBool = AtomicBool::new(false);
 /// From now on the signals end nothing by themselves; see [`ended`].
 pub fn catch() -> Result<(), String> {
     for number in [SIGINT, SIGTERM] {
-        if install(number) == usize::MAX {
-            return Err(format!("cannot handle signal {number}"));
-        }
+        sys::handle(number, note).map_err(|error| format!("cannot handle signal {number}: {error}"))?;
     }
     Ok(())
 }
@@ -48,13 +48,4 @@ pub fn pause(limit: Option<Duration>) {
 
 extern "C" fn note(_: c_int) {
     ENDED.store(true, Ordering::Relaxed);
-}
-
-#[expect(unsafe_code, reason = "the standard library cannot handle signals, and this program has no others")]
-fn install(number: c_int) -> usize {
-    unsafe extern "C" {
-        fn signal(number: c_int, handler: extern "C" fn(c_int)) -> usize;
-    }
-    // SAFETY: signal(2) of the C library; the handler only stores to an atomic, which is safe at any time.
-    unsafe { signal(number, note) }
 }
