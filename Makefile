@@ -1,7 +1,7 @@
 # The only entry points that anyone needs. Each installs what it lacks (tests/prerequisites.sh).
 #   make demo [ARGS=--exit]   two clusters become one mesh while you watch
 #   make playground [ARGS=…]  real Kubernetes clusters on this machine, with tombolo installed
-#   make test lint bench fuzz image clean
+#   make test lint bench fuzz image clean; make test-long for what takes longer
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -20,62 +20,56 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST)
 BIN := target/$(HOST)/release
 PLAYGROUND := target/debug/playground
-# One selection of crates and features everywhere, so that nothing is compiled twice.
-SELECTION := --locked --workspace --features tombolo-clustermesh/privileged,tombolo-playground/privileged,tombolo-e2e/cluster
-DEV := cargo build $(SELECTION)
-TEST := cargo test $(SELECTION)
+# One selection of crates everywhere, so that nothing is compiled twice.
+DEV := cargo build --locked --workspace
+# Knows every test, what it needs and how long it takes; ARGS are parts of names.
+RUNNER := $(DEV) -q --bin runner && target/debug/runner
+TEST = export KUBEBUILDER_ASSETS=$(CURDIR)/target/assets; $(RUNNER) run
 # The command line, with the clusters of the playground as contexts and its helm.
 TOMBOLO := PATH=$(CURDIR)/target/playground/bin:$$PATH KUBECONFIG=target/playground/east.kubeconfig:target/playground/west.kubeconfig $(BIN)/tombolo
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(or $(ARGS),cni frame membership replication token tunnel)
 
-.PHONY: help demo test test-fast test-privileged test-e2e bench lint fuzz image image-previous playground clean
+# The release whose daemon is upgraded in tests.
+PREVIOUS := $(shell sed -n 's/^commit //p' tests/release)
+
+.PHONY: help demo test test-fast test-privileged test-e2e test-long bench lint fuzz assets image image-previous playground clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-lint: ## Formatting, clippy, licences and advisories, purity and budgets
+lint: ## Formatting, tests that nothing would run, clippy, licences and advisories, purity and budgets
 	@tests/prerequisites.sh lint
 	cargo fmt --all --check
 	cd ebpf/programs && cargo fmt --check
+	$(RUNNER) check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo deny --locked --log-level error check bans licenses sources
 	tests/advisories.sh
 	tests/budgets.sh
 
-test: test-fast test-privileged test-e2e ## Everything: unit, property, simulation, BPF in the kernel, real clusters
+test: assets image ## Unit, property, simulation, BPF in the kernel, real clusters; ends a playground that runs; ARGS choose by name; needs root
+	$(TEST) $(ARGS)
 
-test-fast: ## Unit, property and golden tests; needs no privileges
+test-fast: ## Of these, what needs nothing, not even root
 	@tests/prerequisites.sh build
-	$(TEST) --lib --bins
-	$(TEST) --test golden --test netpol --test pair --test membership --test testpod --test corpus
+	$(TEST) --only fast $(ARGS)
 
-test-privileged: ## BPF programs in the kernel, links, tunnels, a real API server, clusters with the bridge plugin; ends a playground that runs; needs root
+test-privileged: assets ## Of these, what needs root: BPF programs in the kernel, links, tunnels, a real API server
+	$(TEST) --only root $(ARGS)
+
+test-e2e: assets image ## Of these, what needs clusters with the product
+	$(TEST) --only clusters $(ARGS)
+
+test-long: assets image image-previous ## What takes longer: all stories of five clusters, soaks, the long simulation
+	$(TEST) --long $(ARGS)
+
+assets: ## The programs of Kubernetes that tests start
 	@tests/prerequisites.sh bench
-	$(DEV) --bins
+	$(DEV) -q --bins
 	@mkdir -p target/assets
 	$(PLAYGROUND) build --helm | while read -r name path; do ln -sf "$$path" "target/assets/$$name"; done
-	$(TEST) --test packets --test pins --test traffic --test mesh --test tunnel --test dataplane --test peers \
-	  --test targets --test binary --test agent
-	KUBEBUILDER_ASSETS=$(CURDIR)/target/assets $(TEST) --test cluster --test join
-	$(PLAYGROUND) down
-	$(TEST) --test clusters
-
-test-e2e: image image-previous ## The product on three, then five real clusters; ends a playground that runs; needs root
-	@tests/prerequisites.sh cluster
-	$(PLAYGROUND) down
-	$(PLAYGROUND) snapshot >target/before
-	$(PLAYGROUND) up --cni tombolo --clusters 3
-	$(TOMBOLO) connect --context east --destination-context west
-	$(TEST) --test suite -- network:: kubectl:: policy:: between:: node:: input::
-	$(TEST) --test suite -- --test-threads 1 seeing:: wire:: faults:: link:: joining::
-	$(TEST) --test suite uninstall::
-	$(PLAYGROUND) down
-	$(PLAYGROUND) up --cni tombolo --clusters 5
-	$(TEST) --test suite -- --test-threads 1 five::
-	$(PLAYGROUND) down
-	$(PLAYGROUND) snapshot --since target/before
 
 fuzz: ## Searches for bytes that break a parser, FUZZ_SECONDS=60 for each; ARGS names the targets
 	@tests/prerequisites.sh fuzz
@@ -96,16 +90,18 @@ image: ## Static binaries in OCI images, under target/images
 	$(PLAYGROUND) image --name tombolo.io/clustermesh --tag $(VERSION) --entrypoint /usr/bin/tombolo-clustermesh \
 	  --file $(BIN)/tombolo-clustermesh=/usr/bin/tombolo-clustermesh --link /var/run=/run -o target/images/clustermesh.tar
 
-# A build directory of its own: cargo would take the older sources for the newer ones.
-image-previous: ## The daemon as of the commit before, for the test of its upgrade
+# A build directory of its own: cargo would take the older sources for the newer ones. The image is kept by its commit.
+image-previous: ## The daemon of the last release, for the test of its upgrade
 	@tests/prerequisites.sh build
-	rm -rf target/previous && mkdir -p target/previous target/images/previous
-	git archive $$(git rev-parse -q --verify HEAD~1 || git rev-parse HEAD) | tar -xm -C target/previous
-	cd target/previous && CARGO_BUILD_BUILD_DIR=$(TOMBOLO_CACHE)/previous $(STATIC) -p tombolo-clustermesh
-	$(DEV) -q --bin playground
-	$(PLAYGROUND) image --name tombolo.io/clustermesh --tag previous --entrypoint /usr/bin/tombolo-clustermesh \
-	  --file target/previous/$(BIN)/tombolo-clustermesh=/usr/bin/tombolo-clustermesh --link /var/run=/run \
-	  -o target/images/previous/clustermesh.tar
+	@$(DEV) -q --bin playground
+	[ -f $(TOMBOLO_CACHE)/previous/$(PREVIOUS)/clustermesh.tar ] || { \
+	  rm -rf target/previous && mkdir -p target/previous $(TOMBOLO_CACHE)/previous/$(PREVIOUS) && \
+	  git archive $(PREVIOUS) | tar -xm -C target/previous && \
+	  (cd target/previous && CARGO_BUILD_BUILD_DIR=$(TOMBOLO_CACHE)/previous/build $(STATIC) -p tombolo-clustermesh) && \
+	  $(PLAYGROUND) image --name tombolo.io/clustermesh --tag previous --entrypoint /usr/bin/tombolo-clustermesh \
+	    --file target/previous/$(BIN)/tombolo-clustermesh=/usr/bin/tombolo-clustermesh --link /var/run=/run \
+	    -o $(TOMBOLO_CACHE)/previous/$(PREVIOUS)/clustermesh.tar; }
+	@mkdir -p target/images/previous && ln -sf $(TOMBOLO_CACHE)/previous/$(PREVIOUS)/clustermesh.tar target/images/previous/
 
 playground: image ## Two clusters with tombolo installed; ARGS are those of `playground up`
 	@tests/prerequisites.sh cluster

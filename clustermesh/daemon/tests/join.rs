@@ -1,7 +1,6 @@
 //! Two clusters with an API server each: a MeshPeer joins them, a fail-over keeps them joined, one leaves.
 //!
-//! Needs etcd and kube-apiserver in the directory that KUBEBUILDER_ASSETS names; feature `privileged`.
-#![cfg(feature = "privileged")]
+//! Needs etcd and kube-apiserver in the directory that KUBEBUILDER_ASSETS names.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -187,6 +186,7 @@ async fn authorities_change(west: &Cluster, at_west: &Replica, at_east: &Replica
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root; 40 s"]
 async fn a_mesh_peer_joins_two_clusters() {
     let (east, west) = tokio::join!(Cluster::start("east", 1), Cluster::start("west", 2));
     let dir = tempfile::tempdir().unwrap();

@@ -54,6 +54,7 @@ fn counted(datapath: &Datapath, metric: Metric) -> u64 {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn programs_load_within_the_budget() {
     on_a_node(|pins| {
         let datapath = Datapath::load(pins).unwrap();
@@ -71,6 +72,7 @@ fn programs_load_within_the_budget() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn a_pod_reaches_another_on_its_node() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -84,6 +86,7 @@ fn a_pod_reaches_another_on_its_node() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn a_false_source_is_dropped_and_reported() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -105,6 +108,7 @@ fn a_false_source_is_dropped_and_reported() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn policy_decides_and_applies_to_running_connections() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::EGRESS_ENFORCED, EndpointFlags::INGRESS_ENFORCED);
@@ -131,6 +135,25 @@ fn policy_decides_and_applies_to_running_connections() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s; known to fail: replies pass for ever, whatever policies say by now"]
+fn a_policy_that_closes_ends_the_replies_of_running_connections() {
+    on_a_node(|pins| {
+        let datapath = node(pins, EndpointFlags::EGRESS_ENFORCED, EndpointFlags::NONE);
+        let (to_b, back) = (udp((A, 1000), (B, 2000)), udp((B, 2000), (A, 1000)));
+        let mut policy = datapath.maps().policy().unwrap();
+        let open = PolicyKey::any(1, Direction::Egress);
+        policy.upsert(&open, &PolicyValue::new(Bitmap::ANY, Bitmap::EMPTY)).unwrap();
+        assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, REDIRECT);
+        assert_eq!(test_run(&datapath, "pod_ingress", &back).0, NEXT);
+        assert!(policy.delete(&open).unwrap());
+        assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, DROP);
+        let after = test_run(&datapath, "pod_ingress", &back).0;
+        assert_eq!(after, DROP, "replies pass for ever, whatever policies say by now");
+    });
+}
+
+#[test]
+#[ignore = "needs root; 10 s"]
 fn a_service_is_translated_and_its_answer_back() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -150,6 +173,7 @@ fn a_service_is_translated_and_its_answer_back() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn a_pod_reaches_itself_through_a_service() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::INGRESS_ENFORCED, EndpointFlags::NONE);
@@ -165,6 +189,7 @@ fn a_pod_reaches_itself_through_a_service() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn masquerading_is_undone_for_answers_and_errors() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::INGRESS_ENFORCED);
@@ -204,6 +229,7 @@ fn masquerading_is_undone_for_answers_and_errors() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn the_tunnel_brings_only_what_belongs_into_it() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -215,6 +241,7 @@ fn the_tunnel_brings_only_what_belongs_into_it() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn parts_of_a_datagram_follow_its_first() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -247,6 +274,7 @@ fn udp_v6(from: (Address, u16), to: (Address, u16)) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn version_6_is_no_second_copy() {
     on_a_node(|pins| {
         let address = |last: u8| {

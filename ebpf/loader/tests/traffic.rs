@@ -59,6 +59,7 @@ impl Node {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn pods_node_and_outside_reach_each_other() {
     on_a_node(|pins| {
         let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -100,6 +101,7 @@ fn pods_node_and_outside_reach_each_other() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn services_are_translated_per_packet() {
     on_a_node(|pins| {
         let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -127,6 +129,7 @@ fn services_are_translated_per_packet() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn policy_stops_strangers_but_not_probes() {
     on_a_node(|pins| {
         let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::INGRESS_ENFORCED);
@@ -150,6 +153,7 @@ fn policy_stops_strangers_but_not_probes() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn connections_outlive_the_loader_and_its_return() {
     on_a_node(|pins| {
         let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -185,9 +189,9 @@ fn connections_outlive_the_loader_and_its_return() {
     });
 }
 
-/// Not a test: what [`sockets_are_sent_to_backends`] runs as a process of its own in a cgroup.
+/// Joins a cgroup that the test made, and is nothing by itself.
 #[test]
-#[ignore = "runs as a child of another test"]
+#[ignore = "runs as a child of sockets_are_sent_to_backends"]
 fn child_in_a_cgroup() {
     let cgroup = std::env::var("TEST_CGROUP").expect("started by another test");
     std::fs::write(Path::new(&cgroup).join("cgroup.procs"), std::process::id().to_string()).unwrap();
@@ -199,6 +203,7 @@ fn child_in_a_cgroup() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn sockets_are_sent_to_backends() {
     on_a_node(|pins| {
         let cgroup = Cgroup::new("tombolo-sock-lb");

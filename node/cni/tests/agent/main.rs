@@ -12,6 +12,7 @@ use tombolo_cni::failure::code;
 use world::{NODE, PodNetns, ask, error, ip, on_a_node, pod_devices};
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn a_pod_is_connected_and_disconnected() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -62,6 +63,7 @@ fn same_links(result: &Value, pod: &PodNetns) {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn results_come_in_the_version_asked_for() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -82,6 +84,7 @@ fn results_come_in_the_version_asked_for() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn check_finds_what_is_missing() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -108,6 +111,7 @@ fn check_finds_what_is_missing() {
 }
 
 #[test]
+#[ignore = "needs root; 10 s"]
 fn gc_keeps_what_is_listed_only() {
     on_a_node(|mut node| async move {
         let manager = node.start().await;

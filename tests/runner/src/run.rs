@@ -1,0 +1,182 @@
+//! Runs what was chosen: programs whose tests need nothing, then batches of tests that say what they need.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::judge::{Ending, Exit, judge, patience};
+use crate::plan::{Batch, Stage, batches};
+use crate::playground::Shared;
+use crate::process::Program;
+use crate::registration::Family;
+use crate::report::Report;
+use crate::workspace::{Registered, Workspace};
+
+/// Tests that run at the same time on a playground: they mostly wait for Kubernetes.
+const ON_A_PLAYGROUND: usize = 4;
+
+/// What shall run.
+#[derive(Debug)]
+pub struct Choice {
+    /// Suites whose plain tests run.
+    pub plain: Vec<usize>,
+    /// Tests that say what they need.
+    pub registered: Vec<Registered>,
+}
+
+/// Runs everything and says what became of it; whether all is well.
+pub fn run(workspace: &Workspace, choice: &Choice) -> Result<bool> {
+    let started = Instant::now();
+    let programs = workspace.build()?;
+    complete(workspace, &programs)?;
+    let batches = batches(&choice.registered);
+    let plain: Vec<_> = choice.plain.iter().copied().filter(|suite| programs.contains_key(suite)).collect();
+    let runs: usize = batches.iter().map(|batch| batch.together.len() + batch.alone.len()).sum();
+    let runner = Runner { workspace, programs: &programs, report: Report::new(plain.len() + runs) };
+    if !plain.is_empty() {
+        runner.report.heading("tests that need nothing");
+        plain.iter().try_for_each(|suite| runner.plain(*suite))?;
+    }
+    for batch in &batches {
+        runner.batch(batch);
+    }
+    Ok(runner.report.close(started.elapsed()))
+}
+
+/// Fails if a program has a test that is left out and that nobody would run, or lacks one that its sources have.
+fn complete(workspace: &Workspace, programs: &HashMap<usize, PathBuf>) -> Result<()> {
+    let registered = workspace.registered()?;
+    for (index, suite) in workspace.suites.iter().enumerate() {
+        let children = suite.source.functions.iter().filter(|function| function.parent().is_some());
+        let mut sources: Vec<_> =
+            registered.iter().filter(|t| t.suite == index).map(|t| t.name.clone()).collect();
+        sources.extend(children.map(|child| child.name.clone()));
+        let Some(path) = programs.get(&index) else {
+            if sources.is_empty() {
+                continue;
+            }
+            bail!("cargo makes no program of {}, which has tests", suite.title());
+        };
+        let mut listed = Program { path, directory: &suite.directory }.ignored()?;
+        sources.sort();
+        listed.sort();
+        if sources != listed {
+            bail!(
+                "{} has the tests {listed:?} that need something, but its sources show {sources:?}",
+                suite.title()
+            );
+        }
+    }
+    Ok(())
+}
+
+struct Runner<'a> {
+    workspace: &'a Workspace,
+    programs: &'a HashMap<usize, PathBuf>,
+    report: Report,
+}
+
+impl Runner<'_> {
+    fn plain(&self, index: usize) -> Result<()> {
+        let suite = &self.workspace.suites[index];
+        let run = self.program(index)?.run(&[], self.log(&suite.title(), "all"), None)?;
+        let (passed, mut failed) = totals(&run.output);
+        if run.exit != Exit::Success && failed.is_empty() {
+            failed.push("its program ended with a failure".to_owned());
+        }
+        self.report.program(&suite.title(), passed, &failed, &run);
+        Ok(())
+    }
+
+    /// A place that cannot be had fails all of its tests, and the others go on.
+    fn batch(&self, batch: &Batch) {
+        let count = batch.together.len() + batch.alone.len();
+        self.report.heading(&match batch.stage {
+            Stage::Machine => format!("{count} tests on the machine"),
+            Stage::Playground { clusters, nodes, family } => {
+                format!("{count} tests on a playground of {clusters} clusters of {nodes} nodes, {family}")
+            }
+        });
+        let shared = match Shared::up(&self.workspace.root, batch.stage) {
+            Ok(shared) => shared,
+            Err(error) => return self.report.trouble(&format!("no place for {count} tests: {error:#}")),
+        };
+        let processors = thread::available_parallelism().map_or(2, usize::from);
+        let beside = if batch.stage == Stage::Machine { processors } else { ON_A_PLAYGROUND };
+        self.all(&batch.together, batch.stage, beside);
+        self.all(&batch.alone, batch.stage, 1);
+        if let Some(Err(error)) = shared.map(Shared::down) {
+            self.report.trouble(&format!("the playground did not end cleanly: {error:#}"));
+        }
+    }
+
+    fn all(&self, tests: &[Registered], stage: Stage, beside: usize) {
+        let queue = Mutex::new(tests.iter().collect::<VecDeque<_>>());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        thread::scope(|scope| {
+            for _ in 0..beside.min(tests.len()) {
+                scope.spawn(|| {
+                    while let Some(test) = next() {
+                        if let Err(error) = self.registered(test, stage) {
+                            self.report.trouble(&format!("{}: {error:#}", test.name));
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    fn registered(&self, test: &Registered, stage: Stage) -> Result<()> {
+        let title = self.workspace.suites[test.suite].title();
+        let suffix = match stage {
+            Stage::Playground { family, .. } if family != Family::Dual => format!(" on {family}"),
+            _ => String::new(),
+        };
+        let arguments = ["--ignored", "--exact", &test.name, "--nocapture", "--test-threads", "1"];
+        let log = self.log(&title, &format!("{}{suffix}", test.name).replace(' ', "-"));
+        let run = self.program(test.suite)?.run(&arguments, log, Some(patience(&test.registration)))?;
+        let verdict =
+            judge(&test.registration, Ending { exit: run.exit, output: &run.output, took: run.took });
+        let module = test.name.split_once("::").map(|(module, _)| module);
+        let suite = module.map_or_else(|| title.clone(), |module| format!("{title}::{module}")) + &suffix;
+        let (name, known) =
+            (format!("{title}::{}{suffix}", test.name), test.registration.known_to_fail.as_deref());
+        self.report.test(&suite, &name, test.registration.seconds, known, &verdict, &run);
+        Ok(())
+    }
+
+    fn program(&self, suite: usize) -> Result<Program<'_>> {
+        let path = self.programs.get(&suite).context("cargo made no program of it")?;
+        Ok(Program { path, directory: &self.workspace.suites[suite].directory })
+    }
+
+    fn log(&self, suite: &str, name: &str) -> PathBuf {
+        let file = format!("{}.log", name.replace("::", "."));
+        self.workspace.root.join("target/test-logs").join(suite.replace("::", ".")).join(file)
+    }
+}
+
+/// How many tests passed by what their program said, and the names of those that failed.
+fn totals(output: &str) -> (usize, Vec<String>) {
+    let words = output.lines().rev().find_map(|line| line.strip_prefix("test result: "));
+    let passed = words.and_then(|words| words.split_once(". ")?.1.split_once(" passed")?.0.parse().ok());
+    let failed = output.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
+    (passed.unwrap_or(0), failed.map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_read() {
+        let output = "running 2 tests\ntest a::b ... ok\ntest c ... FAILED\n\n\
+            test result: FAILED. 12 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        assert_eq!(totals(output), (12, vec!["c".to_owned()]));
+        assert_eq!(totals("killed"), (0, vec![]));
+    }
+}
