@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
+use crate::stream::GAP;
 use crate::{say, signals};
 
 /// Datagrams one after the other by a connected socket; prints `lost seq=` for each that did not come back in time,
+/// `gap seq= ms=` at the end of each pause that took long,
 /// `answers from= name= count=` for each that answered, and last `total sent= received= lost= longest_ms=`, see
 /// [`Pause`].
 pub fn connected(arguments: &Arguments) -> Result<ExitCode, String> {
@@ -62,11 +64,11 @@ impl Pause {
         self.since.get_or_insert(now);
     }
 
-    /// An answer has come.
-    pub fn answered(&mut self, now: Instant) {
-        if let Some(since) = self.since.take() {
-            self.longest = self.longest.max(now.saturating_duration_since(since));
-        }
+    /// An answer has come; how long the pause was that it ended.
+    pub fn answered(&mut self, now: Instant) -> Duration {
+        let pause = self.since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.longest = self.longest.max(pause);
+        pause
     }
 
     /// The longest in milliseconds, when no more answers are waited for.
@@ -95,6 +97,7 @@ fn exchange(
     let count = arguments.number("n", u64::MAX)?;
     let interval = arguments.milliseconds("interval", 20)?;
     let timeout = arguments.milliseconds("timeout", 1000)?.max(Duration::from_millis(1));
+    let gap = arguments.milliseconds("gap", GAP)?;
     let prefix = arguments.text("prefix");
     signals::catch()?;
     socket.set_read_timeout(Some(timeout)).map_err(unusable)?;
@@ -112,7 +115,10 @@ fn exchange(
             Err(_) => None,
         };
         if let Some(name) = name {
-            pause.answered(Instant::now());
+            let took = pause.answered(Instant::now());
+            if took > gap {
+                say(&format!("gap seq={sent} ms={}", took.as_millis()));
+            }
             received += 1;
             *answers.entry((target, name)).or_default() += 1;
         } else {

@@ -56,7 +56,7 @@ pub fn ask(arguments: &Arguments) -> Result<ExitCode, String> {
         }
         let took = asked.elapsed();
         longest = longest.max(took);
-        if took > GAP {
+        if took > Duration::from_millis(GAP) {
             say(&format!("gap at={received} ms={}", took.as_millis()));
         }
     }

@@ -37,14 +37,14 @@ Servers; they listen on all addresses of both families, or on each of --address 
 Clients; HOST is a name or an address, an IPv6 address stands in brackets:
   get URL [-n COUNT] [--interval MS] [--timeout MS]
                                         GET in connections of their own; exit code = failures, at most 125
-  stream HOST:PORT [-n COUNT] [--interval MS] [--prefix TEXT] [--patience MS]
+  stream HOST:PORT [-n COUNT] [--interval MS] [--prefix TEXT] [--patience MS] [--gap MS]
                                         one connection to a tcp-echo: numbered lines, each checked when it
                                         comes back, until COUNT or SIGTERM; exit code 1 if any was lost or
-                                        took longer than --patience (60000)
+                                        took longer than --patience (60000); waits from --gap (500) on are told
   half-close HOST:PORT [--bytes 1000000] [--over MS] [--patience MS]
                                         shut down the sending side of a connection to a tcp-answer, and still
                                         get so many bytes in so long a time
-  udp-exchange HOST:PORT [-n COUNT] [--interval MS] [--timeout MS] [--prefix TEXT]
+  udp-exchange HOST:PORT [-n COUNT] [--interval MS] [--timeout MS] [--prefix TEXT] [--gap MS]
                                         numbered datagrams from one connected socket to a udp-echo; exit code
                                         1 if any was lost
   udp-unconnected HOST:PORT[,…] [-n COUNT] [--interval MS] [--timeout MS] [--prefix TEXT]

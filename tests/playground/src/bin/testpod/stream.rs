@@ -9,8 +9,8 @@ use crate::{client, say, signals};
 
 /// Longest wait for an answer that counts as a pause only, not as a break, in milliseconds.
 pub const PATIENCE: u64 = 60_000;
-/// From here on a wait is worth a line.
-pub const GAP: Duration = Duration::from_millis(500);
+/// From here on a wait is worth a line, in milliseconds.
+pub const GAP: u64 = 500;
 
 /// One TCP connection that is used until it breaks, COUNT lines came back or SIGTERM comes. Prints `connected`,
 /// `gap seq= ms=` for each answer that took long, `break seq= error=` if the connection fails, and last `total
@@ -20,6 +20,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let count = arguments.number("n", u64::MAX)?;
     let interval = arguments.milliseconds("interval", 20)?;
     let patience = arguments.milliseconds("patience", PATIENCE)?.max(Duration::from_millis(1));
+    let gap = arguments.milliseconds("gap", GAP)?;
     let prefix = arguments.text("prefix");
     signals::catch()?;
     let mut writer = client::connect(address, Duration::from_secs(10))?;
@@ -46,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
             Ok(_) => broken = Some(format!("{:?} came back", line.trim_end())),
             Err(error) => broken = Some(explain(&error, patience)),
         }
-        if took > GAP {
+        if took > gap {
             say(&format!("gap seq={sent} ms={}", took.as_millis()));
         }
         signals::pause(Some(interval));

@@ -20,6 +20,7 @@ struct Limit {
     hard: c_ulong,
 }
 
+#[expect(unsafe_code, reason = "the signatures are those of the C library, which std links")]
 unsafe extern "C" {
     fn signal(number: c_int, handler: extern "C" fn(c_int)) -> usize;
     fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
