@@ -8,6 +8,7 @@ mod members;
 mod mesh;
 mod retry;
 mod traffic;
+mod verdict;
 mod workload;
 
 pub use cluster::{Cluster, Scope};
@@ -15,5 +16,6 @@ pub use cuts::Cuts;
 pub use members::{addresses_of, member, members, mesh_status, no_problem, problem};
 pub use mesh::{GLOBAL, Web, answers, web_url};
 pub use retry::eventually;
-pub use traffic::{Flow, Traffic};
+pub use traffic::{Bounds, Class, Harm, Recording, Traffic, UNHARMED, Window};
+pub use verdict::{Guard, TRIES};
 pub use workload::{IMAGE, Output, pod_ip};

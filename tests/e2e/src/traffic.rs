@@ -1,60 +1,49 @@
-//! Traffic that runs while something breaks, and what became of it.
+//! Traffic that runs while something breaks, with pairs that must not talk, and what became of each at any time.
+
+mod baseline;
+mod client;
+mod flow;
+
+use baseline::Baseline;
+pub use flow::{Bounds, Class, Flow, Harm, UNHARMED, Window};
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, LogParams};
-use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
+use kube::api::PostParams;
+use serde_json::json;
+use tombolo_api::MeshNetworkPolicy;
 
-use crate::{GLOBAL, IMAGE, Output, Scope, eventually, pod_ip};
+use crate::{
+    GLOBAL, Scope,
+    machine::{self, Background, machines},
+    pod_ip,
+};
+use client::{Client, container};
 
-/// A long TCP connection, a UDP exchange and requests in connections of their own, each between pods of one node, of
-/// two nodes, of two nodes through a ClusterIP, and from and to another cluster through a global service.
+/// Long TCP connections, UDP exchanges and requests in connections of their own, each between pods of one node, of two
+/// nodes, of two nodes through a ClusterIP, to the outside, and from and to another cluster through a global service.
+/// Beside each there is a pair that a policy keeps apart.
 pub struct Traffic<'a> {
     clients: Vec<Client<'a>>,
+    baseline: Baseline,
+    _outside: Vec<Background>,
     /// The address of the service in front of the server here.
     pub service: String,
     /// The address here of the service whose server is in the other cluster.
     pub remote: String,
 }
 
-/// What became of one of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flow {
-    /// Which: client and kind.
-    pub name: String,
-    /// Lines, datagrams or requests sent.
-    pub sent: u64,
-    /// How many of them got no answer.
-    pub failed: u64,
-    /// The longest wait for an answer, in milliseconds; none for datagrams, which do not measure it.
-    pub longest_ms: Option<u64>,
-    /// What went wrong, as the client printed it.
-    pub faults: Vec<String>,
-}
-
-impl Flow {
-    /// Whether it stays in one cluster.
-    pub fn is_local(&self) -> bool {
-        !self.name.starts_with("in/") && !self.name.starts_with("out/")
-    }
-}
-
-/// A pod with a client of each kind.
-struct Client<'a> {
-    scope: &'a Scope,
-    name: &'static str,
-    node: String,
-    target: String,
-}
-
-const KINDS: [&str; 3] = ["stream", "udp", "get"];
 const PORTS: [(&str, &str, u16); 3] = [("tcp", "TCP", 7), ("udp", "UDP", 7), ("http", "TCP", 8080)];
-const FOREVER: &str = "1000000";
-const SETTLE: Duration = Duration::from_secs(30);
+/// Where clients may be.
+const CLUSTERS: [&str; 2] = ["east", "west"];
+/// The host of the playground that has neither pods nor tombolo.
+const OUTSIDE: &str = "control-plane";
+/// Ports there, which the API server and etcd do not use.
+const OUTSIDE_ECHO: u16 = 18_007;
+const OUTSIDE_HTTP: u16 = 18_008;
 
 impl<'a> Traffic<'a> {
     /// Starts servers and clients in `here` and in the namespace of the same name in another cluster, and lets them
@@ -70,67 +59,83 @@ impl<'a> Traffic<'a> {
         let incoming = away.service("server", &PORTS, &[GLOBAL]).await?;
         away.service("remote", &PORTS, &[GLOBAL]).await?;
         let remote = here.service("remote", &PORTS, &[GLOBAL]).await?;
-        let client = |scope, name, node: &String, target: &String| Client {
-            scope,
-            name,
-            node: node.clone(),
-            target: target.clone(),
+        let (outside, running) = serve_outside(here)?;
+        let client = |scope, name, class, node: &String, target: &String| {
+            Client::new(scope, name, class, node, target)
         };
-        let clients = vec![
-            client(here, "near", near, &address),
-            client(here, "far", far, &address),
-            client(here, "service", far, &service),
-            client(here, "out", far, &remote),
-            client(away, "in", there, &incoming),
+        let mut clients = vec![
+            client(here, "near", Class::Local, near, &address),
+            client(here, "far", Class::Local, far, &address),
+            client(here, "service", Class::Local, far, &service),
+            client(here, "out", Class::Between, far, &remote),
+            client(away, "in", Class::Between, there, &incoming),
+            client(here, "outside", Class::Outside, far, &outside).at(OUTSIDE_ECHO, OUTSIDE_HTTP),
         ];
+        let denied: Vec<_> = clients.iter().map(Client::denied).collect();
+        clients.extend(denied);
+        let admitted: Vec<_> =
+            clients.iter().filter(|c| c.class != Class::Denied).map(|c| c.name.as_str()).collect();
+        tokio::try_join!(keep_apart(here, &admitted), keep_apart(away, &admitted))?;
         try_join_all(clients.iter().map(Client::start)).await?;
+        let program = machine::testpod(&machines(&here.cluster.name)?, "server")?;
+        let baseline = Baseline::start(&program)?;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        Ok(Self { clients, service, remote })
+        Ok(Self { clients, baseline, _outside: running, service, remote })
     }
 
-    /// Ends the clients and reads what they counted.
-    pub async fn finish(self) -> anyhow::Result<Vec<Flow>> {
-        let mut logs = JoinSet::new();
-        for client in &self.clients {
-            let pods = client.scope.api::<Pod>();
-            restarts(&pods.get(client.name).await?)?;
-            for kind in KINDS {
-                let (pods, name) = (pods.clone(), client.name);
-                logs.spawn(async move {
-                    let params =
-                        LogParams { container: Some(kind.to_owned()), follow: true, ..LogParams::default() };
-                    flow(format!("{name}/{kind}"), &pods.logs(name, &params).await?)
-                });
-            }
+    /// Ends the clients and reads what they saw. Fails if a pair talked that is kept apart, or a pair that is not
+    /// did not talk at all.
+    pub async fn finish(self) -> anyhow::Result<Recording> {
+        let logs = try_join_all(self.clients.iter().map(Client::finish)).await?;
+        let flows: Vec<Flow> = logs.into_iter().flatten().collect();
+        for flow in &flows {
+            ensure!(flow.sent > 20, "{} hardly ran: {flow:?}", flow.name);
+            ensure!(
+                flow.class != Class::Denied || flow.answered == 0,
+                "a pair talked that is kept apart: {flow:?}"
+            );
+            ensure!(
+                flow.class == Class::Denied || flow.answered > 20,
+                "{} hardly got through: {flow:?}",
+                flow.name
+            );
         }
-        // SIGTERM makes them print their totals, which those who follow the log still see.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for client in &self.clients {
-            client.scope.api::<Pod>().delete(client.name, &DeleteParams::default()).await?;
-        }
-        let mut flows = logs.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-        flows.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(flows)
+        Ok(Recording { flows, shared: self.baseline.finish()? })
     }
 }
 
-impl Client<'_> {
-    async fn start(&self) -> anyhow::Result<()> {
-        let (echo, url) = (format!("{}:7", self.target), format!("http://{}:8080/", self.target));
-        // A service takes a moment to lead anywhere, which is no fault.
-        let probe = format!("probe-{}", self.name);
-        self.scope.pod(&probe, Some(&self.node), &["pause"]).await?;
-        let get = || async { self.scope.exec(&probe, &["get", &url, "-n", "3"]).await.and_then(Output::ok) };
-        eventually(SETTLE, get).await.with_context(|| format!("{} reaches nothing", self.name))?;
-        let containers = [
-            container("stream", &["stream", &echo]),
-            container("udp", &["udp-exchange", &echo]),
-            container("get", &["get", &url, "-n", FOREVER, "--interval", "50"]),
-        ];
-        let spec =
-            json!({"nodeName": self.node, "containers": containers, "terminationGracePeriodSeconds": 10});
-        self.scope.pod_with(self.name, &[], spec).await?;
+/// What all clients saw, and the pauses that the machine itself made.
+#[derive(Debug)]
+pub struct Recording {
+    /// By client and kind.
+    pub flows: Vec<Flow>,
+    /// Pauses of two bare namespaces beside them.
+    pub shared: Vec<Window>,
+}
+
+impl Recording {
+    /// Everything in which a class of flows was harmed more than it may be while `window` lasted, a line each.
+    pub fn violations(&self, class: Class, window: Window, bounds: Bounds) -> Vec<String> {
+        let of_class = self.flows.iter().filter(|flow| flow.class == class);
+        let harms = of_class.map(|flow| (flow, flow.harm(window, &self.shared)));
+        harms
+            .filter(|(_, harm)| !bounds.allow(harm))
+            .map(|(flow, harm)| format!("{}: {harm}, allowed {bounds}; {:?}", flow.name, flow.last_words()))
+            .collect()
+    }
+
+    /// [`Self::violations`] of all classes by the same bounds for each that talks.
+    pub fn unharmed(&self, window: Window) -> anyhow::Result<()> {
+        let classes = [Class::Local, Class::Outside, Class::Between];
+        let found: Vec<_> = classes.iter().flat_map(|c| self.violations(*c, window, UNHARMED)).collect();
+        ensure!(found.is_empty(), "traffic was harmed:\n{}", found.join("\n"));
         Ok(())
+    }
+
+    /// The worst of a class while `window` lasted.
+    pub fn worst(&self, class: Class, window: Window) -> Harm {
+        let of_class = self.flows.iter().filter(|flow| flow.class == class);
+        of_class.map(|flow| flow.harm(window, &self.shared)).fold(Harm::default(), Harm::worse)
     }
 }
 
@@ -144,57 +149,31 @@ async fn serve(scope: &Scope, name: &str, node: &str) -> anyhow::Result<Pod> {
     scope.pod_with(name, &[], json!({"nodeName": node, "containers": servers})).await
 }
 
-/// A client that ended and began again has forgotten what failed.
-fn restarts(pod: &Pod) -> anyhow::Result<()> {
-    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
-    for status in statuses {
-        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-        ensure!(status.restart_count == 0, "client {} ended: {last:?}", status.name);
-    }
+/// Servers that are no pods; their address.
+fn serve_outside(scope: &Scope) -> anyhow::Result<(String, Vec<Background>)> {
+    let machines = machines(&scope.cluster.name)?;
+    let program = machine::testpod(&machines, "server")?;
+    let (echo, http) = (OUTSIDE_ECHO.to_string(), OUTSIDE_HTTP.to_string());
+    let servers = [("tcp-echo", &echo), ("udp-echo", &echo), ("http", &http)];
+    let running: Result<Vec<_>, _> = servers
+        .into_iter()
+        .map(|(command, port)| Background::start(&machines, OUTSIDE, &[&program, command, "--port", port]))
+        .collect();
+    Ok((machines.addresses().control_plane().to_string(), running?))
+}
+
+/// Lets only these clients into the servers, from any cluster, and the one that is denied the outside not out.
+async fn keep_apart(scope: &Scope, admitted: &[&str]) -> anyhow::Result<()> {
+    let pods =
+        |names: &[&str]| json!({"matchExpressions": [{"key": "app", "operator": "In", "values": names}]});
+    let from = json!([{"podSelector": pods(admitted), "clusters": CLUSTERS}]);
+    let spec = json!({
+        "podSelector": pods(&["server", "remote"]), "policyTypes": ["Ingress"], "ingress": [{"from": from}],
+    });
+    let policy = MeshNetworkPolicy::new("into-servers", serde_json::from_value(spec)?);
+    scope.api().create(&PostParams::default(), &policy).await?;
+    let spec = json!({"podSelector": pods(&["outside-denied"]), "policyTypes": ["Egress"], "egress": []});
+    let policy = serde_json::from_value(json!({"metadata": {"name": "not-outside"}, "spec": spec}))?;
+    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await?;
     Ok(())
-}
-
-fn container(name: &str, args: &[&str]) -> Value {
-    json!({"name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args})
-}
-
-/// Reads the output of a client: its last line has the totals.
-fn flow(name: String, log: &str) -> anyhow::Result<Flow> {
-    let total = log.lines().rev().find(|line| line.starts_with("total "));
-    let total = total.with_context(|| format!("{name} printed no total: {:?}", log.lines().next_back()))?;
-    let sent = number(total, "sent").or_else(|| number(total, "requests"));
-    let sent = sent.with_context(|| format!("{name}: {total}"))?;
-    let failed = number(total, "failed").or_else(|| number(total, "lost"));
-    let failed = failed.or_else(|| number(total, "broken")).with_context(|| format!("{name}: {total}"))?;
-    let waits = log.lines().filter(|line| line.starts_with("ok ")).filter_map(|line| number(line, "ms"));
-    let longest_ms = number(total, "longest_ms").or(waits.max());
-    let bad = |line: &&str| ["gap ", "break ", "lost ", "fail "].iter().any(|word| line.starts_with(word));
-    let faults = log.lines().filter(bad).take(5).map(str::to_owned).collect();
-    Ok(Flow { name, sent, failed, longest_ms, faults })
-}
-
-/// The whole part of `key=number` in a line.
-fn number(line: &str, key: &str) -> Option<u64> {
-    let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))?;
-    value.split('.').next()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn totals_of_each_kind_are_read() {
-        let stream =
-            "connected local=a remote=b\ngap seq=3 ms=700\ntotal sent=9 received=9 longest_ms=700 broken=0\n";
-        let read = flow("far/stream".into(), stream).unwrap();
-        assert_eq!((read.sent, read.failed, read.longest_ms), (9, 0, Some(700)));
-        assert_eq!(read.faults, ["gap seq=3 ms=700"]);
-        let udp = flow("u".into(), "lost seq=2\ntotal sent=4 received=3 lost=1\n").unwrap();
-        assert_eq!((udp.sent, udp.failed, udp.longest_ms), (4, 1, None));
-        let get = "ok status=200 ms=1.5 body=x\nok status=200 ms=12.9 body=x\ntotal requests=2 failed=0\n";
-        let get = flow("g".into(), get).unwrap();
-        assert_eq!((get.sent, get.failed, get.longest_ms), (2, 0, Some(12)));
-        assert!(flow("x".into(), "ok status=200 ms=1 body=\n").is_err());
-    }
 }

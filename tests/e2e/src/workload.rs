@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Service},
@@ -17,8 +17,6 @@ use crate::{Scope, eventually};
 pub const IMAGE: &str = "localhost/tombolo-test:1";
 
 const READY: Duration = Duration::from_secs(60);
-/// Within this time a policy holds everywhere.
-const REACHED: Duration = Duration::from_secs(30);
 
 /// What a command in a pod printed, and whether it succeeded.
 #[derive(Debug, Clone)]
@@ -49,13 +47,14 @@ impl Scope {
         self.pod_with(name, args, spec).await
     }
 
-    /// Like [`Self::pod`], with these fields of the pod's spec in place of the usual ones.
+    /// Like [`Self::pod`], with these fields of the pod's spec in place of the usual ones, and `labels` for its labels.
     pub async fn pod_with(&self, name: &str, args: &[&str], fields: Value) -> anyhow::Result<Pod> {
         let mut spec = pod_spec(args);
+        let mut labels = json!({"app": name});
         for (field, value) in fields.as_object().into_iter().flatten() {
-            spec[field] = value.clone();
+            *(if field == "labels" { &mut labels } else { &mut spec[field] }) = value.clone();
         }
-        let pod = json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
+        let pod = json!({"metadata": {"name": name, "labels": labels}, "spec": spec});
         self.api::<Pod>().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         self.ready(name).await
     }
@@ -154,17 +153,6 @@ impl Scope {
         };
         let success = status.and_then(|s| s.status).as_deref() == Some("Success");
         Ok(Output { success, stdout, stderr })
-    }
-
-    /// Waits until requests of a pod are answered, or until they are not.
-    pub async fn reaches(&self, client: &str, url: &str, wanted: bool) -> anyhow::Result<()> {
-        eventually(REACHED, || async {
-            let out = self.exec(client, &["get", url, "-n", "1", "--timeout", "700"]).await?;
-            let cluster = &self.cluster.name;
-            ensure!(out.success == wanted, "{client} of {cluster} and {url}, wanted {wanted}: {out:?}");
-            Ok(())
-        })
-        .await
     }
 
     /// Everything that the pod has printed.

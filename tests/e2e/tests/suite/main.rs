@@ -1,8 +1,6 @@
-//! The end-to-end suites, by packets and messages, on a playground that runs. One program, so that they are linked once.
+//! The end-to-end suites, by packets and messages, on a playground. One program, so that they are linked once.
 //!
-//! `faults`, `joining`, `link`, `seeing`, `uninstall` and `wire` disturb the clusters or must not be disturbed: they run
-//! with `--test-threads 1`, and with none of the others. `five` needs a playground of five clusters.
-#![cfg(feature = "cluster")]
+//! Each test says in its `#[ignore]` what it needs, and `make test` gives it that (tests/runner).
 
 mod between;
 mod faults;
@@ -13,7 +11,9 @@ mod kubectl;
 mod link;
 mod network;
 mod node;
+mod outage;
 mod policy;
+mod rollout;
 mod seeing;
 mod uninstall;
 mod wire;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use anyhow::ensure;
+use serde_json::json;
 use tombolo_e2e::{Cluster, Output, eventually, pod_ip, web_url};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -11,6 +13,7 @@ async fn east() -> anyhow::Result<Cluster> {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 20 s"]
 async fn pods_reach_each_other_on_one_node_and_across_nodes() {
     let cluster = east().await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
@@ -26,6 +29,7 @@ async fn pods_reach_each_other_on_one_node_and_across_nodes() {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 20 s"]
 async fn dns_answers_and_kubernetes_default_has_its_address() {
     let scope = east().await.unwrap().scope("dns").await.unwrap();
     scope.pod("client", None, &["pause"]).await.unwrap();
@@ -38,6 +42,7 @@ async fn dns_answers_and_kubernetes_default_has_its_address() {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 20 s"]
 async fn a_service_balances_tcp_and_udp() {
     let cluster = east().await.unwrap();
     let scope = cluster.scope("service").await.unwrap();
@@ -62,6 +67,38 @@ async fn a_service_balances_tcp_and_udp() {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 20 s; known to fail: a UDP socket gets another backend at every datagram"]
+async fn a_udp_socket_keeps_its_backend() {
+    let scope = east().await.unwrap().scope("socket").await.unwrap();
+    let service = scope.service("echo", &[("echo", "UDP", 9000)], &[]).await.unwrap();
+    for name in ["one", "two", "three"] {
+        let args = ["udp-echo", "--port", "9000", "--name", name];
+        scope.pod_with(name, &args, json!({"labels": {"app": "echo"}})).await.unwrap();
+    }
+    scope.pod("client", None, &["pause"]).await.unwrap();
+    let target = format!("{service}:9000");
+    // Connections of their own see all three before one socket is looked at.
+    eventually(LIMIT, || async {
+        let burst = ["udp-burst", &target, "--sockets", "30", "--rate", "300"];
+        let out = scope.exec("client", &burst).await?.ok()?;
+        ensure!(backends(&out) == 3, "not all three answer: {out}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    for kind in ["udp-exchange", "udp-unconnected"] {
+        let out = scope.exec("client", &[kind, &target, "-n", "60"]).await.unwrap().ok().unwrap();
+        assert_eq!(backends(&out), 1, "{kind}: a UDP socket gets another backend at every datagram: {out}");
+    }
+}
+
+/// How many servers answered, by what a client of the test program printed.
+fn backends(out: &str) -> usize {
+    out.lines().filter(|line| line.starts_with("answers ")).count()
+}
+
+#[tokio::test]
+#[ignore = "needs 2 clusters; 20 s"]
 async fn a_service_without_backends_refuses_at_once() {
     let scope = east().await.unwrap().scope("empty").await.unwrap();
     let address = scope.service("nobody", &[("http", "TCP", 80)], &[]).await.unwrap();
@@ -76,6 +113,7 @@ async fn a_service_without_backends_refuses_at_once() {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 20 s"]
 async fn a_pod_reaches_itself_through_its_service() {
     let scope = east().await.unwrap().scope("hairpin").await.unwrap();
     scope.pod("web", None, &["http", "--port", "8080", "--name", "me"]).await.unwrap();
@@ -87,6 +125,7 @@ async fn a_pod_reaches_itself_through_its_service() {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 20 s"]
 async fn logs_and_exec_work() {
     let scope = east().await.unwrap().scope("logs").await.unwrap();
     scope.pod("web", None, &["http", "--port", "8080", "--name", "me"]).await.unwrap();

@@ -20,6 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const OUTSIDE: &str = "control-plane";
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 30 s"]
 async fn no_kube_proxy_and_no_rules_of_a_packet_filter() {
     let cluster = Cluster::attach("east").await.unwrap();
     let pods = Api::<Pod>::all(cluster.client.clone()).list(&ListParams::default()).await.unwrap();
@@ -48,6 +49,7 @@ async fn no_kube_proxy_and_no_rules_of_a_packet_filter() {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 30 s"]
 async fn the_outside_sees_the_address_of_the_node() {
     let cluster = Cluster::attach("east").await.unwrap();
     let scope = cluster.scope("outside").await.unwrap();
@@ -71,6 +73,34 @@ async fn the_outside_sees_the_address_of_the_node() {
     }
 }
 
+#[tokio::test]
+#[ignore = "needs 2 clusters; 40 s; known to fail: a node runs out of ports behind which it hides pods"]
+async fn thousands_of_sockets_of_a_pod_reach_one_resolver() {
+    let cluster = Cluster::attach("east").await.unwrap();
+    // The other suite of the outside uses the first node: what this one exhausts stays exhausted for hours.
+    let node = cluster.nodes().await.unwrap().pop().unwrap();
+    let scope = cluster.scope("sockets").await.unwrap();
+    scope.pod("sockets-client", Some(&node), &["pause"]).await.unwrap();
+    let machines = machines("east").unwrap();
+    let program = testpod(&machines, "sockets-client").unwrap();
+    let _server = Background::start(&machines, OUTSIDE, &[&program, "udp-echo", "--port", "18053"]).unwrap();
+    let target = format!("{}:18053", address(&machines, OUTSIDE).unwrap());
+    let probe = ["udp-exchange", &target, "-n", "20"];
+    eventually(LIMIT, || async { scope.exec("sockets-client", &probe).await.and_then(Output::ok) })
+        .await
+        .unwrap();
+    let guard = scope.guard("sockets-client").await.unwrap();
+    let before = guard.dropped("snat-exhausted").unwrap();
+    let burst = ["udp-burst", &target, "--sockets", "6000", "--rate", "1000"];
+    let out = scope.exec("sockets-client", &burst).await.unwrap();
+    let dropped = guard.dropped("snat-exhausted").unwrap() - before;
+    assert!(
+        out.success && dropped == 0,
+        "a node runs out of ports behind which it hides pods: {dropped} packets dropped; {}",
+        out.stdout.lines().last().unwrap_or_default()
+    );
+}
+
 /// The IPv4 address of a machine's eth0.
 fn address(machines: &tombolo_playground::Cluster, node: &str) -> anyhow::Result<String> {
     let line = machine::run(machines, node, &["ip", "-4", "-o", "addr", "show", "dev", "eth0"])?;
@@ -81,6 +111,7 @@ fn address(machines: &tombolo_playground::Cluster, node: &str) -> anyhow::Result
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 30 s"]
 async fn the_node_itself_reaches_pods_and_services() {
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
@@ -111,6 +142,7 @@ async fn the_node_itself_reaches_pods_and_services() {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 30 s"]
 async fn a_pod_of_the_same_name_comes_back_whole() {
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
@@ -145,6 +177,7 @@ async fn a_pod_of_the_same_name_comes_back_whole() {
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters; 30 s"]
 async fn probes_keep_a_live_pod_and_restart_a_dead_one() {
     let scope = Cluster::attach("east").await.unwrap().scope("probes").await.unwrap();
     let probed = |port: u16| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::PostParams;
 use serde_json::{Value, json};
@@ -10,13 +10,14 @@ use tombolo_e2e::{
     Cluster,
     command::{succeeds, tombolo},
     eventually,
-    machine::{self, machines, processes, signal, text},
+    machine::{machines, processes, signal, text},
     pod_ip,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
+#[ignore = "needs 2 clusters, alone; 30 s"]
 async fn lists_and_metrics_show_pods_services_and_drops() {
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
@@ -46,24 +47,16 @@ async fn lists_and_metrics_show_pods_services_and_drops() {
     line(&bpf("address"), &[&nodes[1], &address, identity]).unwrap();
     line(&bpf("service"), &[&nodes[1], &format!("{service}:8080"), "backends=1"]).unwrap();
 
-    let dropped = || metric(&nodes[0], "tombolo_dropped_packets_total{reason=\"policy");
-    let before = dropped().unwrap();
     let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]});
     let policy = serde_json::from_value(json!({"metadata": {"name": "deny"}, "spec": spec})).unwrap();
     scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
     let url = format!("http://{address}:8080/");
-    eventually(LIMIT, || async {
-        let out = scope.exec("client", &["get", &url, "--timeout", "700"]).await?;
-        ensure!(!out.success, "not stopped");
-        Ok(())
-    })
-    .await
-    .unwrap();
-    assert!(dropped().unwrap() > before, "the drop was not counted");
-    line(&bpf("drops"), &[&nodes[0], "policy"]).unwrap();
+    scope.denied("client", &url, &scope.guard("web").await.unwrap()).await.unwrap();
+    line(&bpf("drops"), &[&nodes[0], "policy-denied"]).unwrap();
 }
 
 #[tokio::test]
+#[ignore = "needs 2 clusters, alone; 30 s"]
 async fn status_says_which_part_does_not_work() {
     succeeds("east", &["status", "--wait"]).unwrap();
     let machines = machines("east").unwrap();
@@ -77,13 +70,4 @@ async fn status_says_which_part_does_not_work() {
     assert!(well.contains("2 of 2 ready") && well.contains("2 of 2 replicas ready"), "{well}");
     let json: Value = serde_json::from_str(&succeeds("east", &["status", "-o", "json"]).unwrap()).unwrap();
     assert_eq!(json["problems"], json!([]), "{json}");
-}
-
-/// The sum of a metric of a node's agent over the lines that begin so.
-fn metric(node: &str, prefix: &str) -> anyhow::Result<f64> {
-    let script = "exec 3<>/dev/tcp/127.0.0.1/9964; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
-    let text = machine::run(&machines("east")?, node, &["bash", "-c", script])?;
-    ensure!(text.contains("tombolo_endpoints "), "no metrics: {text}");
-    let values = text.lines().filter(|line| line.starts_with(prefix));
-    Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }

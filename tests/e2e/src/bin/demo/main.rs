@@ -148,10 +148,11 @@ fn policy(stage: &mut Stage) -> anyhow::Result<()> {
     stage.run("cat deploy/examples/demo/policy.yaml")?;
     stage.run("kubectl --context east apply -f deploy/examples/demo/policy.yaml")?;
     let get =
-        "-n demo exec client -- /bin/testpod get http://echo.demo.svc.cluster.local/ -n 1 --timeout 2000";
-    stage.until(&format!("kubectl --context west {get}"), |ok, _| !ok)?;
+        "-n demo exec client -- /bin/testpod get http://echo.demo.svc.cluster.local/ -n 3 --timeout 1000";
+    stage.until(&format!("kubectl --context west {get}"), |_, said| said.contains("requests=3 failed=3"))?;
     stage.run(&format!("kubectl --context east {get}"))?;
-    stage.run("tombolo bpf drops list --context east")?;
+    let drops = stage.run("tombolo bpf drops list --context east")?;
+    anyhow::ensure!(drops.contains("policy-denied"), "nothing was dropped by the policy");
     stage.run("kubectl --context east delete -f deploy/examples/demo/policy.yaml")?;
     stage.until(&format!("kubectl --context west {get}"), |ok, _| ok)?;
     Ok(())

@@ -1,0 +1,140 @@
+//! A pod with a client of each kind.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, LogParams};
+use serde_json::{Value, json};
+
+use super::{Class, Flow};
+use crate::{IMAGE, Output, Scope, eventually};
+
+const FOREVER: &str = "1000000";
+const SETTLE: Duration = Duration::from_secs(30);
+/// A pause from here on is printed, in milliseconds.
+const GAP: &str = "100";
+/// A stream that stalls for longer is broken, in milliseconds.
+const PATIENCE: &str = "30000";
+
+/// A pod that asks one server without end, by TCP, UDP and HTTP.
+pub(super) struct Client<'a> {
+    pub(super) name: String,
+    pub(super) class: Class,
+    scope: &'a Scope,
+    node: String,
+    target: String,
+    echo: u16,
+    http: u16,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(scope: &'a Scope, name: &str, class: Class, node: &str, target: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            class,
+            scope,
+            node: node.to_owned(),
+            target: target.to_owned(),
+            echo: 7,
+            http: 8080,
+        }
+    }
+
+    /// The same at other ports of the server.
+    pub(super) fn at(self, echo: u16, http: u16) -> Self {
+        Self { echo, http, ..self }
+    }
+
+    /// One beside it that a policy keeps away from the same server.
+    pub(super) fn denied(&self) -> Self {
+        Self {
+            name: format!("{}-denied", self.name),
+            class: Class::Denied,
+            scope: self.scope,
+            node: self.node.clone(),
+            target: self.target.clone(),
+            echo: self.echo,
+            http: self.http,
+        }
+    }
+
+    /// Starts it when the server can be reached, or cannot.
+    pub(super) async fn start(&self) -> anyhow::Result<()> {
+        let url = format!("http://{}:{}/", self.target, self.http);
+        let echo = format!("{}:{}", self.target, self.echo);
+        let denied = self.class == Class::Denied;
+        // A pod of the same label first: a service takes a moment to lead anywhere, and a policy to be in force.
+        let probe = format!("probe-{}", self.name);
+        let fields = json!({"nodeName": self.node, "labels": {"app": self.name}});
+        self.scope.pod_with(&probe, &["pause"], fields).await?;
+        eventually(SETTLE, || async {
+            let out = self.scope.exec(&probe, &["get", &url, "-n", "3", "--timeout", "500"]).await?;
+            if denied {
+                ensure!(!out.stdout.contains("ok "), "reached: {out:?}")
+            } else {
+                Output::ok(out).map(drop)?
+            }
+            Ok(())
+        })
+        .await
+        .with_context(|| format!("{} at the begin", self.name))?;
+        let containers: Vec<Value> = if denied {
+            vec![
+                container("udp", &["udp-exchange", &echo, "--interval", "200", "--timeout", "300"]),
+                container("get", &["get", &url, "-n", FOREVER, "--interval", "200", "--timeout", "300"]),
+            ]
+        } else {
+            vec![
+                container("stream", &["stream", &echo, "--gap", GAP, "--patience", PATIENCE]),
+                container("udp", &["udp-exchange", &echo, "--gap", GAP]),
+                container("get", &["get", &url, "-n", FOREVER, "--interval", "50"]),
+            ]
+        };
+        let spec =
+            json!({"nodeName": self.node, "containers": containers, "terminationGracePeriodSeconds": 10});
+        self.scope.pod_with(&self.name, &[], spec).await?;
+        Ok(())
+    }
+
+    /// Ends it and reads what it saw.
+    pub(super) async fn finish(&self) -> anyhow::Result<Vec<Flow>> {
+        let pods = self.scope.api::<Pod>();
+        without_restarts(&pods.get(&self.name).await?)?;
+        let kinds: &[&str] =
+            if self.class == Class::Denied { &["udp", "get"] } else { &["stream", "udp", "get"] };
+        let params = |kind: &&str| LogParams {
+            container: Some((*kind).to_owned()),
+            follow: true,
+            timestamps: true,
+            ..LogParams::default()
+        };
+        let params: Vec<_> = kinds.iter().map(params).collect();
+        let logs = try_join_all(params.iter().map(|params| pods.logs(&self.name, params)));
+        // SIGTERM makes them print their totals, which those who follow the log still see.
+        let end = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            pods.delete(&self.name, &DeleteParams::default()).await
+        };
+        let (logs, _) = tokio::try_join!(logs, end)?;
+        let read =
+            |(kind, log): (&&str, String)| Flow::read(format!("{}/{kind}", self.name), self.class, &log);
+        kinds.iter().zip(logs).map(read).collect()
+    }
+}
+
+/// A client that ended and began again has forgotten what failed.
+fn without_restarts(pod: &Pod) -> anyhow::Result<()> {
+    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+    for status in statuses {
+        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+        ensure!(status.restart_count == 0, "client {} ended: {last:?}", status.name);
+    }
+    Ok(())
+}
+
+/// A container that runs the test program.
+pub(super) fn container(name: &str, args: &[&str]) -> Value {
+    json!({"name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args})
+}

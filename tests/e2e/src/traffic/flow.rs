@@ -1,0 +1,251 @@
+//! What became of one flow of traffic, and how much harm it took in a window of time.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+
+/// Where a flow goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It stays in the cluster.
+    Local,
+    /// To a host that is no node.
+    Outside,
+    /// To another cluster.
+    Between,
+    /// Nowhere: a policy keeps the pair apart.
+    Denied,
+}
+
+/// A span of time, in seconds of the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window {
+    /// Its begin.
+    pub from: f64,
+    /// Its end.
+    pub to: f64,
+}
+
+impl Window {
+    /// From so many seconds before now until now.
+    pub fn last(seconds: Duration) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        Self { from: now - seconds.as_secs_f64(), to: now }
+    }
+
+    /// How much of it lies in another one.
+    fn overlap(self, other: Self) -> f64 {
+        (self.to.min(other.to) - self.from.max(other.from)).max(0.0)
+    }
+
+    fn touches(self, other: Self) -> bool {
+        self.from <= other.to && other.from <= self.to
+    }
+}
+
+/// What a client noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// An answer took long.
+    Pause,
+    /// A datagram or a request got no answer.
+    Loss,
+    /// A connection ended.
+    Break,
+}
+
+/// Something that a client noticed, and from when to when.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Event {
+    /// What it was.
+    pub happened: Happened,
+    /// When.
+    pub window: Window,
+}
+
+/// What became of one kind of traffic of one client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flow {
+    /// Client and kind.
+    pub name: String,
+    /// Where it goes.
+    pub class: Class,
+    /// Lines, datagrams or requests sent.
+    pub sent: u64,
+    /// How many of them were answered.
+    pub answered: u64,
+    /// What was noticed, in the order of time.
+    pub events: Vec<Event>,
+    words: Vec<String>,
+}
+
+/// What a flow took in a window of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Harm {
+    /// Datagrams and requests without an answer.
+    pub lost: u64,
+    /// Connections that ended.
+    pub broken: u64,
+    /// The longest time without an answer, without what the machine itself paused then.
+    pub longest: Duration,
+}
+
+/// How much harm a flow may take. No connection may ever end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most datagrams or requests without an answer.
+    pub lost: u64,
+    /// The longest pause.
+    pub longest: Duration,
+}
+
+/// Nothing is lost, and no answer takes longer than a busy machine makes it.
+pub const UNHARMED: Bounds = Bounds { lost: 0, longest: Duration::from_millis(800) };
+
+impl Bounds {
+    /// Whether this much harm is allowed.
+    pub fn allow(&self, harm: &Harm) -> bool {
+        harm.lost <= self.lost && harm.broken == 0 && harm.longest <= self.longest
+    }
+}
+
+impl Harm {
+    /// Of each kind the greater.
+    pub fn worse(self, other: Self) -> Self {
+        Self {
+            lost: self.lost.max(other.lost),
+            broken: self.broken.max(other.broken),
+            longest: self.longest.max(other.longest),
+        }
+    }
+}
+
+impl Flow {
+    /// Reads a client's log, of which each line begins with its time as RFC 3339 has it.
+    pub fn read(name: String, class: Class, log: &str) -> anyhow::Result<Self> {
+        let lines: Vec<(f64, &str)> = log.lines().filter_map(timed).collect();
+        let total = lines.iter().rev().find_map(|(_, line)| line.strip_prefix("total "));
+        let total =
+            total.with_context(|| format!("{name} printed no total: {:?}", log.lines().next_back()))?;
+        let first = |keys: &[&str]| keys.iter().find_map(|key| number(total, key));
+        let sent = first(&["sent", "requests"]).with_context(|| format!("{name}: {total}"))? as u64;
+        let failed = first(&["failed", "lost", "broken"]).with_context(|| format!("{name}: {total}"))? as u64;
+        let events: Vec<Event> = lines.iter().filter_map(|(at, line)| event(*at, line)).collect();
+        let told =
+            |line: &str| ["gap ", "break ", "lost ", "fail "].iter().any(|word| line.starts_with(word));
+        let words =
+            lines.iter().filter(|(_, line)| told(line)).map(|(at, line)| format!("{at:.3} {line}")).collect();
+        Ok(Self { name, class, sent, answered: sent.saturating_sub(failed), events, words })
+    }
+
+    /// What it took in a window. Pauses are shorter by what `shared` pauses lie in them.
+    pub fn harm(&self, window: Window, shared: &[Window]) -> Harm {
+        let mut harm = Harm::default();
+        for event in self.events.iter().filter(|event| event.window.touches(window)) {
+            match event.happened {
+                Happened::Loss => harm.lost += 1,
+                Happened::Break => harm.broken += 1,
+                Happened::Pause => {}
+            }
+            let of_the_machine: f64 = shared.iter().map(|pause| pause.overlap(event.window)).sum();
+            let own = (event.window.to - event.window.from - of_the_machine).max(0.0);
+            harm.longest = harm.longest.max(Duration::from_secs_f64(own));
+        }
+        harm
+    }
+
+    /// The last lines that say what went wrong, as the client printed them.
+    pub fn last_words(&self) -> &[String] {
+        self.words.get(self.words.len().saturating_sub(6)..).unwrap_or_default()
+    }
+}
+
+/// The time of a line and what it says.
+fn timed(line: &str) -> Option<(f64, &str)> {
+    let (time, rest) = line.split_once(' ')?;
+    let time: k8s_openapi::jiff::Timestamp = time.parse().ok()?;
+    Some((time.as_duration().as_secs_f64(), rest))
+}
+
+/// A request in time is no event.
+fn event(at: f64, line: &str) -> Option<Event> {
+    let happened = match line.split(' ').next()? {
+        "gap" | "ok" => Happened::Pause,
+        "lost" | "fail" => Happened::Loss,
+        "break" => Happened::Break,
+        _ => return None,
+    };
+    let took = number(line, "ms").unwrap_or(0.0) / 1000.0;
+    if line.starts_with("ok ") && took < 0.1 {
+        return None;
+    }
+    Some(Event { happened, window: Window { from: at - took, to: at } })
+}
+
+/// The value of `key=number` in a line.
+fn number(line: &str, key: &str) -> Option<f64> {
+    line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+}
+
+impl fmt::Display for Harm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} lost, {} broken, longest {} ms", self.lost, self.broken, self.longest.as_millis())
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} lost, longest {} ms", self.lost, self.longest.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: &str = "2026-01-01T00:00:0";
+
+    fn flow(log: &[&str]) -> Flow {
+        let log: Vec<String> = log.iter().map(|line| format!("{AT}{line}")).collect();
+        Flow::read("x".into(), Class::Local, &log.join("\n")).unwrap()
+    }
+
+    fn window(from: f64, to: f64) -> Window {
+        let begin = timed(&format!("{AT}0Z x")).unwrap().0;
+        Window { from: begin + from, to: begin + to }
+    }
+
+    #[test]
+    fn totals_of_each_kind_are_read() {
+        let stream = flow(&["1Z connected local=a", "9Z total sent=9 received=9 longest_ms=700 broken=0"]);
+        assert_eq!((stream.sent, stream.answered), (9, 9));
+        let udp = flow(&["1Z lost seq=2", "9Z total sent=4 received=3 lost=1 longest_ms=9"]);
+        assert_eq!((udp.sent, udp.answered), (4, 3));
+        let get = flow(&["1Z ok status=200 ms=1.5 body=x", "9Z total requests=2 failed=0"]);
+        assert_eq!((get.sent, get.answered, get.events.len()), (2, 2, 0));
+        assert!(Flow::read("x".into(), Class::Local, "2026-01-01T00:00:01Z ok status=200").is_err());
+    }
+
+    #[test]
+    fn harm_is_what_touches_the_window() {
+        let flow = flow(&[
+            "2.0Z gap seq=3 ms=700",
+            "3.0Z fail ms=300.0 error=x",
+            "4.0Z ok status=200 ms=450.0 body=x",
+            "5.0Z break seq=9 error=x",
+            "9Z total requests=9 failed=1",
+        ]);
+        let harm = |from, to, shared: &[Window]| flow.harm(window(from, to), shared);
+        let ms = Duration::from_millis;
+        assert_eq!(harm(0.0, 1.0, &[]), Harm::default());
+        assert_eq!(harm(1.5, 1.6, &[]).longest.as_millis(), 700);
+        assert_eq!((harm(2.8, 4.0, &[]).lost, harm(2.8, 4.0, &[]).broken), (1, 0));
+        assert_eq!(harm(4.5, 6.0, &[]).broken, 1);
+        let paused = harm(1.5, 1.6, &[window(1.4, 1.9)]);
+        assert!(paused.longest > ms(195) && paused.longest < ms(205), "{paused}");
+        assert!(!UNHARMED.allow(&harm(4.5, 6.0, &[])) && UNHARMED.allow(&harm(1.5, 1.6, &[])));
+    }
+}
