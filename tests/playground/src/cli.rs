@@ -16,7 +16,7 @@ use tombolo_playground::layout::Layout;
 use tombolo_playground::place::Place;
 use tombolo_playground::progress::Progress;
 use tombolo_playground::{
-    Cluster, Cni, LinkState, Playground, Snapshot, Spec, down, leftovers, namespace, teardown,
+    Cluster, Cni, IpFamily, LinkState, Playground, Snapshot, Spec, down, leftovers, namespace, teardown,
 };
 
 /// The exit code after Ctrl-C, as shells have it.
@@ -45,7 +45,7 @@ enum Verb {
     /// Bring clusters up, or check the ones that run.
     #[command(
         after_help = "Examples:\n  playground up\n  playground up --clusters 3 --nodes 1 --cni none\n  \
-        playground up --names paris,oslo --cni bridge"
+        playground up --names paris,oslo --cni bridge\n  playground up --ip-family ipv6"
     )]
     Up(Up),
     /// End everything that `up` started, also after a crash.
@@ -131,6 +131,9 @@ struct Up {
     /// The CNI plugin.
     #[arg(long, value_enum, default_value = "bridge")]
     cni: Cni,
+    /// The address families of machines, pods and services.
+    #[arg(long, value_enum, default_value = "dual")]
+    ip_family: IpFamily,
     /// Names of the clusters, separated by commas; decides how many there are.
     #[arg(long, value_delimiter = ',')]
     names: Vec<String>,
@@ -260,7 +263,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn run_up(up: &Up, layout: &Layout, progress: Progress) -> Result<()> {
-    let spec = Spec::new(up.clusters, up.nodes, up.cni, &up.names)?;
+    let spec = Spec { ip_family: up.ip_family, ..Spec::new(up.clusters, up.nodes, up.cni, &up.names)? };
     watch_signals(progress)?;
     let result = Playground::up(spec, layout, progress);
     if teardown::is_interrupted() {

@@ -9,6 +9,7 @@ use crate::address::ClusterAddresses;
 use crate::layout::Layout;
 use crate::node;
 use crate::place::{Place, run_contained};
+use crate::spec::{IpFamily, Spec};
 use crate::unit::{self, Unit};
 use crate::{Error, Result};
 
@@ -21,12 +22,14 @@ pub struct Cluster {
     name: String,
     index: usize,
     nodes: usize,
+    ip_family: IpFamily,
     layout: Layout,
 }
 
 impl Cluster {
-    pub(crate) fn new(name: &str, index: usize, nodes: usize, layout: &Layout) -> Self {
-        Self { name: name.to_owned(), index, nodes, layout: layout.clone() }
+    pub(crate) fn new(name: &str, index: usize, spec: &Spec, layout: &Layout) -> Self {
+        let (nodes, ip_family) = (spec.nodes, spec.ip_family);
+        Self { name: name.to_owned(), index, nodes, ip_family, layout: layout.clone() }
     }
 
     /// Its name.
@@ -44,9 +47,15 @@ impl Cluster {
         (1..=self.nodes).map(|number| format!("node-{number}")).collect()
     }
 
-    /// Its address plan.
+    /// Its addresses in each of its families.
+    pub fn plans(&self) -> impl Iterator<Item = ClusterAddresses> + use<> {
+        let index = self.index;
+        self.ip_family.families().iter().map(move |&family| ClusterAddresses::new(index, family))
+    }
+
+    /// Its addresses in its first family.
     pub fn addresses(&self) -> ClusterAddresses {
-        ClusterAddresses::new(self.index)
+        ClusterAddresses::new(self.index, self.ip_family.first())
     }
 
     /// The administrator's kubeconfig, usable from this machine.

@@ -1,16 +1,16 @@
 //! The control plane of a cluster: etcd, kube-apiserver, kube-controller-manager and kube-scheduler, in a
 //! network namespace of their own so that killing a node leaves them alone.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::address::{API_SERVICE, ClusterAddresses, SERVICE_CIDR};
+use crate::address::ClusterAddresses;
 use crate::certificates::{Authority, Identity, token_key};
 use crate::cluster::Cluster;
 use crate::kubeconfig::write_kubeconfig;
-use crate::layout::{Layout, create_dir};
+use crate::layout::create_dir;
 use crate::unit::Unit;
 use crate::{Error, Result};
 
@@ -24,25 +24,25 @@ pub struct Keys {
     front_proxy: Authority,
     tokens: Identity,
     directory: std::path::PathBuf,
-    server: Ipv4Addr,
+    server: SocketAddr,
     cluster: String,
 }
 
 impl Keys {
     /// Makes a cluster's keys and the administrator's kubeconfig.
-    pub fn create(layout: &Layout, cluster: &str, addresses: ClusterAddresses) -> Result<Self> {
-        let directory = layout.control_plane(cluster).join("pki");
+    pub fn create(cluster: &Cluster) -> Result<Self> {
+        let directory = cluster.layout().control_plane(cluster.name()).join("pki");
         create_dir(&directory)?;
         let keys = Self {
             authority: Authority::create(&directory, "ca")?,
             front_proxy: Authority::create(&directory, "front-proxy-ca")?,
             tokens: token_key(&directory)?,
             directory,
-            server: addresses.control_plane(),
-            cluster: cluster.to_owned(),
+            server: api_address(cluster),
+            cluster: cluster.name().to_owned(),
         };
         let admin = keys.authority.client("admin", "kubernetes-admin", Some("system:masters"))?;
-        write_kubeconfig(&layout.kubeconfig(cluster), cluster, keys.server, &keys.authority, &admin)?;
+        write_kubeconfig(&cluster.kubeconfig(), cluster.name(), keys.server, &keys.authority, &admin)?;
         Ok(keys)
     }
 
@@ -65,8 +65,7 @@ pub fn start(cluster: &Cluster, keys: &Keys) -> Result<()> {
     let place = cluster.control_plane()?;
     let programs = cluster.layout().programs();
     Unit::new(&programs.join("etcd"), etcd_arguments(&directory), &directory).start(&place)?;
-    Unit::new(&programs.join("kube-apiserver"), api_arguments(cluster.addresses(), keys)?, &directory)
-        .start(&place)
+    Unit::new(&programs.join("kube-apiserver"), api_arguments(cluster, keys)?, &directory).start(&place)
 }
 
 /// Waits until the API server answers from the machine, and starts what needs it.
@@ -77,7 +76,7 @@ pub fn finish(cluster: &Cluster, keys: &Keys) -> Result<()> {
     let programs = cluster.layout().programs();
     let config = directory.join("controller-manager.kubeconfig");
     keys.kubeconfig(&config, "system:kube-controller-manager", None)?;
-    let arguments = controller_arguments(cluster.addresses(), keys, &config);
+    let arguments = controller_arguments(cluster, keys, &config);
     Unit::new(&programs.join("kube-controller-manager"), arguments, &directory).start(&place)?;
     let config = directory.join("scheduler.kubeconfig");
     keys.kubeconfig(&config, "system:kube-scheduler", None)?;
@@ -87,7 +86,7 @@ pub fn finish(cluster: &Cluster, keys: &Keys) -> Result<()> {
 
 fn wait_ready(cluster: &Cluster) -> Result<()> {
     let started = Instant::now();
-    let address = SocketAddr::from((cluster.addresses().control_plane(), 6443));
+    let address = api_address(cluster);
     while started.elapsed() < PATIENCE {
         // kubectl costs a tenth of a second of a core; it is asked only when somebody listens.
         if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
@@ -121,12 +120,13 @@ fn etcd_arguments(directory: &Path) -> Vec<String> {
     ]
 }
 
-fn api_arguments(addresses: ClusterAddresses, keys: &Keys) -> Result<Vec<String>> {
+fn api_arguments(cluster: &Cluster, keys: &Keys) -> Result<Vec<String>> {
+    let own = cluster.plans().flat_map(|plan| [plan.control_plane(), plan.family().api_service()]);
     let names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
         .into_iter()
         .map(str::to_owned)
         .chain(["kubernetes.default.svc.cluster.local".to_owned()])
-        .chain([addresses.control_plane(), API_SERVICE, Ipv4Addr::LOCALHOST].map(|a| a.to_string()))
+        .chain(own.chain([Ipv4Addr::LOCALHOST.into()]).map(|address: IpAddr| address.to_string()))
         .collect();
     let serving = keys.authority.server("apiserver", "kube-apiserver", &names)?;
     let kubelet =
@@ -134,10 +134,10 @@ fn api_arguments(addresses: ClusterAddresses, keys: &Keys) -> Result<Vec<String>
     let proxy = keys.front_proxy.client("front-proxy-client", "front-proxy-client", None)?;
     let ca = keys.authority.certificate();
     Ok(vec![
-        option("advertise-address", addresses.control_plane()),
+        option("advertise-address", cluster.addresses().control_plane()),
         option("secure-port", 6443),
         option("etcd-servers", "http://127.0.0.1:2379"),
-        option("service-cluster-ip-range", SERVICE_CIDR),
+        option("service-cluster-ip-range", service_ranges(cluster)),
         option("allow-privileged", true),
         option("authorization-mode", "Node,RBAC"),
         option("enable-admission-plugins", "NodeRestriction"),
@@ -162,23 +162,43 @@ fn api_arguments(addresses: ClusterAddresses, keys: &Keys) -> Result<Vec<String>
     ])
 }
 
-fn controller_arguments(addresses: ClusterAddresses, keys: &Keys, kubeconfig: &Path) -> Vec<String> {
+fn controller_arguments(cluster: &Cluster, keys: &Keys, kubeconfig: &Path) -> Vec<String> {
     let ca = keys.authority.certificate();
-    vec![
+    let mut arguments = vec![
         option("kubeconfig", kubeconfig.display()),
         option("bind-address", Ipv4Addr::LOCALHOST),
         option("leader-elect", false),
         option("use-service-account-credentials", true),
         option("controllers", "*,bootstrapsigner,tokencleaner"),
         option("allocate-node-cidrs", true),
-        option("cluster-cidr", addresses.pods()),
-        option("node-cidr-mask-size", 24),
-        option("service-cluster-ip-range", SERVICE_CIDR),
+        option("cluster-cidr", each(cluster, ClusterAddresses::pods)),
+        option("service-cluster-ip-range", service_ranges(cluster)),
         option("root-ca-file", ca.display()),
         option("service-account-private-key-file", keys.tokens.key.display()),
         option("cluster-signing-cert-file", ca.display()),
         option("cluster-signing-key-file", keys.directory.join("ca.key").display()),
-    ]
+    ];
+    arguments.extend(
+        cluster
+            .plans()
+            .map(ClusterAddresses::family)
+            .map(|family| option(&format!("node-cidr-mask-size-{}", family.name()), family.node_pods_bits())),
+    );
+    arguments
+}
+
+/// Where the API server is reached, also from the machine.
+fn api_address(cluster: &Cluster) -> SocketAddr {
+    SocketAddr::new(cluster.addresses().control_plane(), 6443)
+}
+
+fn service_ranges(cluster: &Cluster) -> String {
+    each(cluster, |plan| plan.family().service_cidr().to_owned())
+}
+
+/// What the plans say, separated by commas, the first family first.
+fn each(cluster: &Cluster, value: impl Fn(ClusterAddresses) -> String) -> String {
+    cluster.plans().map(value).collect::<Vec<_>>().join(",")
 }
 
 /// Formats one long option.

@@ -1,7 +1,6 @@
 //! The cluster's DNS: CoreDNS as a Deployment behind the service kube-dns.
 
 use crate::Result;
-use crate::address::DNS_SERVICE;
 use crate::cluster::Cluster;
 use crate::images::DNS;
 use crate::spec::Cni;
@@ -15,10 +14,13 @@ const API_ADDRESS: &str = include_str!("../manifests/coredns-api-address.yaml");
 /// it is told the API server's own address.
 pub fn apply(cluster: &Cluster, cni: Cni) -> Result<()> {
     let api_address = if cni == Cni::Bridge { API_ADDRESS.trim_end() } else { "        env: []" };
+    let services: Vec<_> = cluster.plans().map(|plan| plan.family().dns_service()).collect();
+    let first = cluster.addresses().family().dns_service();
     let manifest = MANIFEST
         .replace("        env: @API_ADDRESS@", api_address)
         .replace("@IMAGE@", DNS)
         .replace("@API@", &cluster.addresses().control_plane().to_string())
-        .replace("@DNS@", &DNS_SERVICE.to_string());
+        .replace("@FIRST@", &first.to_string())
+        .replace("@ALL@", &serde_json::json!(services).to_string());
     cluster.kubectl(&["apply", "--server-side", "--filename", "-"], manifest.as_bytes()).map(drop)
 }

@@ -1,6 +1,6 @@
 //! Kubeconfig files with everything embedded, so that they can be copied anywhere on this machine.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub fn write_kubeconfig(
     path: &Path,
     cluster: &str,
-    server: Ipv4Addr,
+    server: SocketAddr,
     authority: &Authority,
     user: &Identity,
 ) -> Result<()> {
@@ -22,7 +22,7 @@ pub fn write_kubeconfig(
         "kind": "Config",
         "current-context": cluster,
         "clusters": [{"name": cluster, "cluster": {
-            "server": format!("https://{server}:6443"),
+            "server": format!("https://{server}"),
             "certificate-authority-data": base64(read(&authority.certificate())?.as_bytes()),
         }}],
         "users": [{"name": cluster, "user": {

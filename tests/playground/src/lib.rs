@@ -43,5 +43,5 @@ pub use cluster::Cluster;
 pub use error::{Error, Result};
 pub use link::LinkState;
 pub use playground::Playground;
-pub use spec::{Cni, Spec};
+pub use spec::{Cni, IpFamily, Spec};
 pub use teardown::{Snapshot, down, leftovers};

@@ -1,13 +1,14 @@
 //! The link between two clusters: cut, slowed, lossy, or with a smaller MTU.
 //!
-//! The underlay router has one policy rule per direction, which either drops the packets or routes them
-//! by a table of their own. Loss and delay are the work of a [`crate::forwarder`] per link. Nothing in
-//! the nodes changes.
+//! The underlay router has one policy rule per direction and address family, which either drops the packets or
+//! routes them by a table of their own. Loss and delay are the work of a [`crate::forwarder`] per link. Nothing
+//! in the nodes changes.
 
 use std::fmt::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::address::{ClusterAddresses, Family};
 use crate::cluster::Cluster;
 use crate::layout::{Layout, create_dir, read, write};
 use crate::place::Place;
@@ -17,8 +18,6 @@ use crate::{Error, Result};
 
 /// First priority and table number that links use; before the main table's priority 32766.
 const BASE: usize = 10_000;
-/// Smallest MTU that IPv4 demands of a link, in bytes (RFC 791).
-const MIN_MTU: u32 = 68;
 /// The MTU of all links, in bytes.
 const FULL_MTU: u32 = 1500;
 /// Longest delay, in milliseconds.
@@ -33,16 +32,17 @@ pub struct LinkState {
     pub loss_percent: u8,
     /// How long each packet is held in each direction, in milliseconds, at most 10,000.
     pub delay_ms: u32,
-    /// The largest IP packet that passes, in bytes, 68 to 1500; larger ones that must not be fragmented
-    /// are answered by ICMP.
+    /// The largest IP packet that passes, in bytes, 68 to 1500, from 1280 where there is IPv6; larger ones that must
+    /// not be fragmented are answered by ICMP.
     pub mtu: Option<u32>,
 }
 
 impl LinkState {
-    fn check(self) -> Result<()> {
+    fn check(self, families: impl Iterator<Item = Family>) -> Result<()> {
         let invalid = |message: String| Err(Error::Invalid(message));
-        if let Some(mtu) = self.mtu.filter(|mtu| !(MIN_MTU..=FULL_MTU).contains(mtu)) {
-            return invalid(format!("mtu is {mtu}; give a number of bytes from {MIN_MTU} to {FULL_MTU}"));
+        let least = families.map(Family::least_mtu).max().unwrap_or(FULL_MTU);
+        if let Some(mtu) = self.mtu.filter(|mtu| !(least..=FULL_MTU).contains(mtu)) {
+            return invalid(format!("mtu is {mtu}; give a number of bytes from {least} to {FULL_MTU}"));
         }
         if self.loss_percent > 100 {
             return invalid(format!("loss is {}; give a percentage from 0 to 100", self.loss_percent));
@@ -60,7 +60,7 @@ impl LinkState {
 
 /// Puts the link between two clusters into this state, in both directions.
 pub fn set(layout: &Layout, a: &Cluster, b: &Cluster, state: LinkState) -> Result<()> {
-    state.check()?;
+    state.check(a.plans().map(ClusterAddresses::family))?;
     let (a, b) = if a.index() < b.index() { (a, b) } else { (b, a) };
     let router = Place::underlay(layout)?;
     for (from, to) in [(a, b), (b, a)] {
@@ -74,23 +74,27 @@ pub fn set(layout: &Layout, a: &Cluster, b: &Cluster, state: LinkState) -> Resul
     }
     for (from, to) in [(a, b), (b, a)] {
         let out = if state.needs_forwarder() { device.clone() } else { segment_link(to.index()) };
-        router.run(&["ip", "-batch", "-"], rules(from, to, state, &out).as_bytes())?;
+        for plan in to.plans() {
+            let lines = rules(from, to, &plan.segment(), state, &out);
+            router.run(&["ip", plan.family().ip_option(), "-batch", "-"], lines.as_bytes())?;
+        }
     }
     Ok(())
 }
 
 fn clear(router: &Place, from: &Cluster, to: &Cluster) -> Result<()> {
     let number = number(from, to).to_string();
-    let rules = router.run(&["ip", "rule", "show", "priority", &number], b"")?;
-    if !rules.is_empty() {
-        router.run(&["ip", "rule", "delete", "priority", &number], b"")?;
+    for option in to.plans().map(|plan| plan.family().ip_option()) {
+        let rules = router.run(&["ip", option, "rule", "show", "priority", &number], b"")?;
+        if !rules.is_empty() {
+            router.run(&["ip", option, "rule", "delete", "priority", &number], b"")?;
+        }
     }
     Ok(())
 }
 
-fn rules(from: &Cluster, to: &Cluster, state: LinkState, device: &str) -> String {
+fn rules(from: &Cluster, to: &Cluster, segment: &str, state: LinkState, device: &str) -> String {
     let number = number(from, to);
-    let segment = to.addresses().segment();
     let rule = format!("rule add priority {number} iif {} to {segment}", segment_link(from.index()));
     let mut lines = String::new();
     if state.down {
@@ -157,16 +161,17 @@ fn start_forwarder(router: &Place, forwarder: &Unit, device: &str) -> Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::{Cni, Spec};
 
     fn clusters() -> [Cluster; 2] {
-        let layout = Layout::from_environment();
-        [Cluster::new("east", 0, 1, &layout), Cluster::new("west", 1, 1, &layout)]
+        let (layout, spec) = (Layout::from_environment(), Spec::new(2, 1, Cni::None, &[]).unwrap());
+        [Cluster::new("east", 0, &spec, &layout), Cluster::new("west", 1, &spec, &layout)]
     }
 
     #[test]
     fn rules_of_each_state() {
         let [east, west] = clusters();
-        let text = |state| rules(&east, &west, state, "dev");
+        let text = |state| rules(&east, &west, "10.11.0.0/24", state, "dev");
         assert_eq!(text(LinkState::default()), "");
         assert_eq!(
             text(LinkState { down: true, ..LinkState::default() }),
@@ -183,12 +188,22 @@ mod tests {
     #[test]
     fn states_out_of_range_are_refused() {
         for state in [
-            LinkState { mtu: Some(67), ..LinkState::default() },
             LinkState { mtu: Some(1501), ..LinkState::default() },
             LinkState { loss_percent: 101, ..LinkState::default() },
             LinkState { delay_ms: 10_001, ..LinkState::default() },
         ] {
-            assert!(matches!(state.check(), Err(Error::Invalid(_))));
+            assert!(matches!(state.check([Family::V4].into_iter()), Err(Error::Invalid(_))));
+        }
+    }
+
+    #[test]
+    fn the_least_mtu_is_that_of_the_families() {
+        let refused = |mtu, families: &[Family]| {
+            LinkState { mtu: Some(mtu), ..LinkState::default() }.check(families.iter().copied()).is_err()
+        };
+        assert!(refused(67, &[Family::V4]) && !refused(68, &[Family::V4]));
+        for families in [&[Family::V6][..], &[Family::V4, Family::V6]] {
+            assert!(refused(1279, families) && !refused(1280, families));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -25,6 +25,7 @@ pub fn hold(cgroup: &Cgroup, isolation: &Isolation) -> Result<()> {
     match isolation {
         Isolation::Network => {
             unshare(CloneFlags::CLONE_NEWNET).map_err(Error::system("unshare the network"))?;
+            set_forwarding()?;
         }
         Isolation::Node { hostname, .. } => {
             let flags = CloneFlags::CLONE_NEWNET
@@ -44,7 +45,6 @@ pub fn hold(cgroup: &Cgroup, isolation: &Isolation) -> Result<()> {
     if let Isolation::Node { directory, nameserver, .. } = isolation {
         mount_node(directory, *nameserver)?;
     }
-    set_forwarding()?;
     let mut stdout = io::stdout();
     writeln!(stdout, "ready").and_then(|()| stdout.flush()).map_err(Error::io("write to", "stdout"))?;
     loop {
@@ -91,7 +91,7 @@ fn execute(argv: &[String]) -> Result<()> {
 
 /// Gives the node mounts of its own, shared among themselves so that hostPath volumes with
 /// bidirectional propagation work, and invisible to the machine.
-fn mount_node(directory: &Path, nameserver: Ipv4Addr) -> Result<()> {
+fn mount_node(directory: &Path, nameserver: IpAddr) -> Result<()> {
     change("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
     for (name, target) in [("var", "/var"), ("opt", "/opt")] {
         let source = directory.join(name);
@@ -131,10 +131,13 @@ fn fresh(kind: &str, target: &str, options: Option<&str>) -> Result<()> {
         .map_err(Error::system(format!("mount {kind} on {target}")))
 }
 
-/// /proc/sys/net shows the settings of the reader's network namespace.
+/// Makes a router. A node is left as machines are: forwarding is for its network plugin to turn on. /proc/sys/net
+/// shows the settings of the reader's network namespace; a kernel may lack IPv6.
 fn set_forwarding() -> Result<()> {
-    let file = "/proc/sys/net/ipv4/ip_forward";
-    fs::write(file, "1").map_err(Error::io("write", file))
+    for file in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"] {
+        fs::write(file, "1").or_else(absent).map_err(Error::io("write", file))?;
+    }
+    Ok(())
 }
 
 fn exists(error: io::Error) -> io::Result<()> {

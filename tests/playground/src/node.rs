@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::address::DNS_SERVICE;
 use crate::cgroup::Hierarchy;
 use crate::cluster::Cluster;
 use crate::control_plane::{Keys, option};
@@ -56,17 +55,16 @@ pub fn start_runtime(cluster: &Cluster, node: &str) -> Result<()> {
 pub fn start_kubelet(cluster: &Cluster, index: usize, node: &str, keys: &Keys) -> Result<()> {
     let directory = cluster.layout().node(cluster.name(), node);
     let place = cluster.node(node)?;
-    let address = cluster.addresses().node(index);
+    let addresses: Vec<String> = cluster.plans().map(|plan| plan.node(index).to_string()).collect();
     let kubeconfig = directory.join("kubelet.kubeconfig");
     keys.kubeconfig(&kubeconfig, &format!("system:node:{node}"), Some("system:nodes"))?;
-    let names = [address.to_string(), node.to_owned()];
+    let names = [addresses.clone(), vec![node.to_owned()]].concat();
     let serving =
         keys.authority().server(&format!("kubelet-{node}"), &format!("system:node:{node}"), &names)?;
     let limits = Hierarchy::find()?.has_controllers();
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "address": address,
         "authentication": {
             "anonymous": {"enabled": false},
             "webhook": {"enabled": true},
@@ -85,7 +83,7 @@ pub fn start_kubelet(cluster: &Cluster, index: usize, node: &str, keys: &Keys) -
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "localStorageCapacityIsolation": false,
-        "clusterDNS": [DNS_SERVICE],
+        "clusterDNS": [cluster.addresses().family().dns_service()],
         "clusterDomain": "cluster.local",
         "nodeStatusUpdateFrequency": "5s",
         "syncFrequency": "5s",
@@ -97,7 +95,7 @@ pub fn start_kubelet(cluster: &Cluster, index: usize, node: &str, keys: &Keys) -
         option("config", file.display()),
         option("kubeconfig", kubeconfig.display()),
         option("hostname-override", node),
-        option("node-ip", address),
+        option("node-ip", addresses.join(",")),
         option("v", 2),
     ];
     Unit::new(&cluster.layout().programs().join("kubelet"), arguments, &directory).start(&place)

@@ -4,7 +4,7 @@
 //! one process in the place's cgroup `system/init`.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::{env, fs};
@@ -27,7 +27,7 @@ pub enum Isolation {
         /// Directory with the node's own /var, /opt and /etc changes.
         directory: PathBuf,
         /// Where the node's DNS queries go.
-        nameserver: Ipv4Addr,
+        nameserver: IpAddr,
     },
 }
 

@@ -1,6 +1,6 @@
 //! Bringing a playground up, and finding the one that runs.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::{ClusterAddresses, Family};
 use crate::binaries::Binaries;
 use crate::cgroup::Hierarchy;
 use crate::cluster::{CONTROL_PLANE, Cluster};
@@ -44,6 +45,7 @@ impl Playground {
     /// Brings a playground up, or finds the one of this shape that runs.
     pub fn up(spec: Spec, layout: &Layout, progress: Progress) -> Result<Self> {
         require_root()?;
+        require_families(&spec)?;
         layout.check()?;
         let _lock = Lock::take(LOCK_PATIENCE, progress)?;
         if let Some(running) = Self::reuse(&spec, layout, progress)? {
@@ -78,7 +80,7 @@ impl Playground {
 
     /// Its clusters.
     pub fn clusters(&self) -> Vec<Cluster> {
-        let make = |(i, name): (usize, &String)| Cluster::new(name, i, self.spec.nodes, &self.layout);
+        let make = |(i, name): (usize, &String)| Cluster::new(name, i, &self.spec, &self.layout);
         self.spec.clusters.iter().enumerate().map(make).collect()
     }
 
@@ -146,10 +148,11 @@ impl Playground {
         }
         if state.spec != *spec {
             return Err(Error::Occupied(format!(
-                "a playground of another shape is up ({} with {} nodes each, CNI {:?}); `playground down` first",
+                "a playground of another shape is up ({} with {} nodes each, CNI {:?}, {:?}); `playground down` first",
                 state.spec.clusters.join(", "),
                 state.spec.nodes,
-                state.spec.cni
+                state.spec.cni,
+                state.spec.ip_family
             )));
         }
         let running = Self { spec: state.spec, layout: layout.clone() };
@@ -193,30 +196,31 @@ impl Playground {
         router.start(&Isolation::Network)?;
         let mut hosts = Vec::new();
         for cluster in self.clusters() {
-            let addresses = cluster.addresses();
-            let mut host = |place: Place, isolation: &Isolation, address: Ipv4Addr| {
-                let holder = place.start(isolation)?;
-                hosts.push(Host { cluster: cluster.index(), holder, address, place });
-                Ok::<(), Error>(())
-            };
+            let mut host =
+                |place: Place, isolation: &Isolation, address: &dyn Fn(ClusterAddresses) -> IpAddr| {
+                    let holder = place.start(isolation)?;
+                    let addresses = cluster.plans().map(|plan| (plan, address(plan))).collect();
+                    hosts.push(Host { cluster: cluster.index(), holder, addresses, place });
+                    Ok::<(), Error>(())
+                };
             create_dir(&self.layout.control_plane(cluster.name()))?;
-            host(cluster.place(CONTROL_PLANE)?, &Isolation::Network, addresses.control_plane())?;
+            host(cluster.place(CONTROL_PLANE)?, &Isolation::Network, &ClusterAddresses::control_plane)?;
             for (index, node) in cluster.nodes().iter().enumerate() {
                 let directory = self.layout.node(cluster.name(), node);
                 create_dir(&directory)?;
-                let isolation =
-                    Isolation::Node { hostname: node.clone(), directory, nameserver: addresses.router() };
-                host(cluster.node(node)?, &isolation, addresses.node(index))?;
+                let nameserver = cluster.addresses().router();
+                let isolation = Isolation::Node { hostname: node.clone(), directory, nameserver };
+                host(cluster.node(node)?, &isolation, &|plan| plan.node(index))?;
             }
         }
-        underlay::connect(&router, self.spec.clusters.len(), &hosts)?;
+        underlay::connect(&router, &self.spec, &hosts)?;
         progress.say(&format!("{} network namespaces connected", hosts.len() + 1));
         Ok(())
     }
 
     fn start_cluster(&self, cluster: &Cluster, progress: Progress) -> Result<()> {
         let name = cluster.name();
-        let keys = Keys::create(&self.layout, name, cluster.addresses())?;
+        let keys = Keys::create(cluster)?;
         control_plane::start(cluster, &keys)?;
         let nodes = cluster.nodes();
         let results: Vec<Result<()>> = thread::scope(|scope| {
@@ -317,6 +321,13 @@ fn install(program: &Path, cluster: &Cluster) -> Result<()> {
 
 fn join(handle: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn require_families(spec: &Spec) -> Result<()> {
+    if !spec.ip_family.families().contains(&Family::V6) || Path::new("/proc/sys/net/ipv6").exists() {
+        return Ok(());
+    }
+    Err(Error::Missing("this machine's kernel has no IPv6; give `--ip-family ipv4`".into()))
 }
 
 fn require_root() -> Result<()> {

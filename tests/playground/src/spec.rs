@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::Family;
 use crate::{Error, Result};
 
 /// Most clusters one playground can have; each needs a second octet of 10.0.0.0/8 for its segment.
@@ -23,6 +24,38 @@ pub enum Cni {
     Tombolo,
 }
 
+/// Which address families machines, pods and services have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum IpFamily {
+    /// IPv4 alone.
+    Ipv4,
+    /// IPv6 alone: no interface but loopback has an IPv4 address.
+    Ipv6,
+    /// Both; IPv4 is the clusters' first family.
+    #[default]
+    Dual,
+}
+
+impl IpFamily {
+    /// The families; a cluster's first one is that of the API server and of services that name none.
+    pub fn families(self) -> &'static [Family] {
+        match self {
+            Self::Ipv4 => &[Family::V4],
+            Self::Ipv6 => &[Family::V6],
+            Self::Dual => &[Family::V4, Family::V6],
+        }
+    }
+
+    /// The first of the families.
+    pub fn first(self) -> Family {
+        match self {
+            Self::Ipv4 | Self::Dual => Family::V4,
+            Self::Ipv6 => Family::V6,
+        }
+    }
+}
+
 /// The shape of a playground.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -32,10 +65,12 @@ pub struct Spec {
     pub nodes: usize,
     /// The CNI plugin.
     pub cni: Cni,
+    /// The address families.
+    pub ip_family: IpFamily,
 }
 
 impl Spec {
-    /// Makes a checked spec. `names` may be empty (then clusters are named east, west, north, south,
+    /// Makes a checked spec of dual-stack clusters. `names` may be empty (then clusters are named east, west, north, south,
     /// cluster-5, …) or must be as many as `clusters`.
     pub fn new(clusters: usize, nodes: usize, cni: Cni, names: &[String]) -> Result<Self> {
         if !(1..=MAX_CLUSTERS).contains(&clusters) {
@@ -52,7 +87,7 @@ impl Spec {
                 return invalid(format!("names has {name:?} twice; give every cluster a name of its own"));
             }
         }
-        Ok(Self { clusters, nodes, cni })
+        Ok(Self { clusters, nodes, cni, ip_family: IpFamily::default() })
     }
 }
 

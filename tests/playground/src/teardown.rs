@@ -94,7 +94,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at mounts, links, routes, rules, cgroups (also those of v1), network namespaces, BPF programs and maps of
+    /// Looks at mounts, links, addresses, routes, rules, cgroups (also those of v1), network namespaces, BPF programs and maps of
     /// the machine.
     pub fn take() -> Result<Self> {
         let mut lines = BTreeSet::new();
@@ -103,13 +103,18 @@ impl Snapshot {
         // The first three fields are numbers, which differ between mounts of the same thing.
         lines
             .extend(mounts.lines().map(|l| format!("mount {}", l.splitn(4, ' ').last().unwrap_or_default())));
-        for (kind, arguments) in
-            [("link", "-o link show"), ("route", "route show table all"), ("rule", "rule show")]
-        {
+        for (kind, arguments) in [
+            ("link", "-o link show"),
+            ("address", "-o address show"),
+            ("route", "-4 route show table all"),
+            ("route", "-6 route show table all"),
+            ("rule", "-4 rule show"),
+            ("rule", "-6 rule show"),
+        ] {
             let output =
                 Command::new("ip").args(arguments.split(' ')).output().map_err(Error::io("run", "ip"))?;
-            lines
-                .extend(String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{kind} {line}")));
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            lines.extend(text.lines().map(|line| format!("{kind} {}", without_lifetimes(line))));
         }
         let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
         while let Some(dir) = pending.pop() {
@@ -136,6 +141,21 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
+}
+
+/// What `ip` prints without the seconds that addresses and routes still live, which differ each time.
+fn without_lifetimes(line: &str) -> String {
+    let keys = ["expires", "valid_lft", "preferred_lft"];
+    let mut words = line.split_whitespace();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        if keys.contains(&word) {
+            words.next();
+        } else {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
 }
 
 /// Those that a process of the machine is in.
@@ -231,4 +251,18 @@ fn processes_of(directory: &str) -> Vec<String> {
         .filter(|(_, line)| line.contains(&format!("{directory}/")))
         .map(|(entry, line)| format!("process {} {line}", entry.file_name().to_string_lossy()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_no_difference() {
+        let route = "fd00::/64 dev eth0 proto ra expires 1799sec pref medium";
+        assert_eq!(without_lifetimes(route), "fd00::/64 dev eth0 proto ra pref medium");
+        let address =
+            "4: eth0    inet6 fd00::2/64 scope global \\       valid_lft 86399sec preferred_lft 14399sec";
+        assert_eq!(without_lifetimes(address), "4: eth0 inet6 fd00::2/64 scope global \\");
+    }
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use tombolo_playground::layout::Layout;
 use tombolo_playground::progress::Progress;
 use tombolo_playground::{
-    Cluster, Cni, Error, LinkState, Playground, Snapshot, Spec, down, images, leftovers,
+    Cluster, Cni, Error, IpFamily, LinkState, Playground, Snapshot, Spec, down, images, leftovers,
 };
 
 /// Ends the playground also when the test panics.
@@ -25,7 +26,7 @@ impl Drop for Guard {
 }
 
 #[test]
-#[ignore = "needs root, alone; 180 s"]
+#[ignore = "needs root, alone; 260 s"]
 fn clusters_come_up_work_and_leave_nothing() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let layout = Layout::at(directory.path().join("playground"));
@@ -46,6 +47,10 @@ fn clusters_come_up_work_and_leave_nothing() {
     down(&layout, Progress::start()).unwrap();
     assert_clean(&layout, &before);
 
+    ipv6_alone_works(&layout);
+    down(&layout, Progress::start()).unwrap();
+    assert_clean(&layout, &before);
+
     killed_up_is_cleaned_by_down(&layout, &before);
     interrupted_up_cleans_itself(&layout, &before);
     drop(guard);
@@ -58,9 +63,24 @@ fn a_second_up_is_quick(spec: &Spec, layout: &Layout) {
 }
 
 fn another_shape_is_refused(layout: &Layout) {
-    let spec = Spec::new(1, 1, Cni::None, &[]).unwrap();
-    let error = Playground::up(spec, layout, Progress::start()).unwrap_err().to_string();
-    assert!(error.contains("`playground down` first"), "{error}");
+    let running = Spec::new(2, 2, Cni::Bridge, &[]).unwrap();
+    let other = [Spec::new(1, 1, Cni::None, &[]).unwrap(), Spec { ip_family: IpFamily::Ipv4, ..running }];
+    for spec in other {
+        let error = Playground::up(spec, layout, Progress::start()).unwrap_err().to_string();
+        assert!(error.contains("`playground down` first"), "{error}");
+    }
+}
+
+fn ipv6_alone_works(layout: &Layout) {
+    let spec = Spec { ip_family: IpFamily::Ipv6, ..Spec::new(1, 2, Cni::Bridge, &[]).unwrap() };
+    let playground = Playground::up(spec, layout, Progress::start()).unwrap();
+    let cluster = playground.cluster("east").unwrap();
+    for place in ["control-plane", "node-1", "node-2"] {
+        let shown = cluster.exec(place, &["ip", "-4", "-oneline", "address", "show"]).unwrap().stdout;
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.lines().all(|line| line.contains(" lo ")), "{place} has IPv4 addresses: {shown}");
+    }
+    pods_talk(&cluster);
 }
 
 /// Pods on two nodes reach each other, kubectl exec and logs work, and the cluster's DNS answers.
@@ -88,14 +108,18 @@ fn pods_talk(cluster: &Cluster) {
         cluster.kubectl(&["apply", "--filename", "-"], pod.to_string().as_bytes()).unwrap();
     }
     kubectl(cluster, "wait pod server client --for=condition=Ready --timeout=60s");
-    let address = kubectl(cluster, "get pod server --output jsonpath={.status.podIP}");
-    let answers = kubectl(cluster, &format!("exec client -- /bin/testpod get http://{address}:8080/ -n 3"));
-    assert_eq!(answers.matches("body=name=server").count(), 3, "{answers}");
-    assert!(answers.contains("total requests=3 failed=0"), "{answers}");
+    let addresses = kubectl(cluster, "get pod server --output jsonpath={.status.podIPs[*].ip}");
+    assert_eq!(addresses.split(' ').count(), cluster.plans().count(), "{addresses}");
+    for address in addresses.split(' ') {
+        let server = SocketAddr::new(address.parse().unwrap(), 8080);
+        let answers = kubectl(cluster, &format!("exec client -- /bin/testpod get http://{server}/ -n 3"));
+        assert_eq!(answers.matches("body=name=server").count(), 3, "{answers}");
+        assert!(answers.contains("total requests=3 failed=0"), "{answers}");
+    }
     assert_eq!(kubectl(cluster, "logs server").trim(), "listening port=8080");
     assert_eq!(
         kubectl(cluster, "exec client -- /bin/testpod resolve kubernetes").trim(),
-        "address ip=10.96.0.1"
+        format!("address ip={}", cluster.addresses().family().api_service())
     );
     let started = Instant::now();
     kubectl(cluster, "delete pod server client --timeout=30s");
@@ -144,7 +168,7 @@ fn volumes_of_the_machine_work(cluster: &Cluster) {
 }
 
 fn links_fail_and_recover(playground: &Playground) {
-    let [east, west] = ["east", "west"].map(|name| playground.cluster(name).unwrap());
+    let west = playground.cluster("west").unwrap();
     let test = std::fs::read_dir(tombolo_playground::layout::checkout().join("target/playground-cache"))
         .unwrap()
         .flatten()
@@ -157,9 +181,19 @@ fn links_fail_and_recover(playground: &Playground) {
         west.command("node-1", &[test.clone(), "udp-echo".into(), "--port".into(), "9".into()]).unwrap();
     let mut echo = echo.stdout(Stdio::piped()).spawn().unwrap();
     BufReader::new(echo.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
-    let target = format!("{}:9", west.addresses().node(0));
+    for address in west.plans().map(|plan| plan.node(0)) {
+        link_fails_and_recovers(playground, &test, address);
+    }
+    echo.kill().unwrap();
+    echo.wait().unwrap();
+}
+
+/// In one family; the others fail with it.
+fn link_fails_and_recovers(playground: &Playground, test: &str, address: IpAddr) {
+    let east = playground.cluster("east").unwrap();
+    let target = SocketAddr::new(address, 9).to_string();
     let received = || {
-        let argv = [&test, "udp-exchange", &target, "-n", "50", "--interval", "0", "--timeout", "200"];
+        let argv = [test, "udp-exchange", &target, "-n", "50", "--interval", "0", "--timeout", "200"];
         let output = east.exec("node-2", &argv).unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let total = text.lines().last().unwrap();
@@ -178,16 +212,14 @@ fn links_fail_and_recover(playground: &Playground) {
     assert!(started.elapsed() > Duration::from_secs(2), "50 round trips of 40 ms");
     playground.set_link("east", "west", LinkState { mtu: Some(1280), ..LinkState::default() }).unwrap();
     assert_eq!(received(), 50);
-    let route = learned_mtu(&east, &west);
+    let route = learned_mtu(&east, address);
     assert!(route.contains("mtu 1280"), "{route}");
     playground.link_restore("east", "west").unwrap();
-    echo.kill().unwrap();
-    echo.wait().unwrap();
 }
 
 /// Sends a large packet that must not be fragmented, and asks for the path MTU that the node learned.
-fn learned_mtu(from: &Cluster, to: &Cluster) -> String {
-    let address = to.addresses().node(0).to_string();
+fn learned_mtu(from: &Cluster, to: IpAddr) -> String {
+    let address = to.to_string();
     let send = format!("head -c 60000 /dev/zero > /dev/tcp/{address}/10250");
     // The other end, a kubelet, refuses what it gets; the packets have been sent by then.
     from.exec("node-1", &["bash", "-c", &send]).unwrap();
