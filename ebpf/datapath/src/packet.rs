@@ -39,7 +39,7 @@ pub trait Packet {
 
     /// Adds a one's complement difference to the transport checksum at `offset`. `pseudo` says that it comes from the
     /// pseudo header, which a checksum still to be finished by the device holds already. `zero_is_none` says that a
-    /// checksum of zero means none (UDP over IPv4) and stays.
+    /// checksum of zero means none (UDP) and stays, and that one that comes to zero is written as ones.
     fn add_checksum(
         &mut self,
         offset: usize,

@@ -89,7 +89,7 @@ fn in_packet<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &A
             // SCTP: its CRC covers the ports but no address.
             return (headers.transport != Transport::Ports || old_port == port).then_some(());
         };
-        let zero_is_none = headers.protocol == protocol::UDP && !headers.is_v6();
+        let zero_is_none = headers.protocol == protocol::UDP;
         if pseudo {
             packet.add_checksum(l4 + field, difference(old_address, address), true, zero_is_none)?;
         }
