@@ -11,6 +11,13 @@ pub const fn v4_mapped(v4: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
 }
 
+/// Whether an address is the 16-byte form of an IPv4 address. Compares words: bytes would be a loop in BPF code.
+#[inline(always)]
+pub const fn is_v4_mapped(a: &Address) -> bool {
+    let zeros = u64::from_be_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]);
+    zeros == 0 && u32::from_be_bytes([a[8], a[9], a[10], a[11]]) == 0xffff
+}
+
 /// Identities that the datapath itself knows; all others are the cluster id in the upper 12 bits and the number
 /// within it in the lower 20.
 pub mod identity {

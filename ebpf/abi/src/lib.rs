@@ -20,7 +20,9 @@ mod policy;
 mod service;
 mod socket;
 
-pub use address::{Address, AddressFlags, AddressKey, AddressValue, PrefixKey, identity, v4_mapped};
+pub use address::{
+    Address, AddressFlags, AddressKey, AddressValue, PrefixKey, identity, is_v4_mapped, v4_mapped,
+};
 pub use config::{Config, ConfigBuilder, ConfigFlags};
 pub use drops::{DropCount, DropEvent, DropEventFacts, DropReason, UnknownDropReason};
 pub use endpoint::{EndpointFlags, EndpointValue, Mac};

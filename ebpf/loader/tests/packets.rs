@@ -327,6 +327,11 @@ fn version_6_is_no_second_copy() {
         let mut expected = udp_v6((vip, 53), (a, 1000));
         expected[..12].copy_from_slice(&out[..12]);
         assert_eq!((verdict, out), (NEXT, expected));
+        // An address of IPv4 in its header is not the one of IPv4.
+        for (from, to) in [(A, b), (a, B), (A, B)] {
+            assert_eq!(test_run(&datapath, "pod_egress", &udp_v6((from, 1000), (to, 2000))).0, DROP);
+        }
+        assert_eq!(dropped(&datapath, DropReason::UnknownProtocol, Direction::Egress), 3);
         // Neighbour discovery belongs to the stack, whoever speaks.
         let mut solicitation = udp_v6((a, 1), (b, 2));
         solicitation[20] = 58;

@@ -1,6 +1,6 @@
 //! IP headers: RFC 791 and RFC 8200.
 
-use tombolo_abi::{DropReason, v4_mapped};
+use tombolo_abi::{DropReason, is_v4_mapped, v4_mapped};
 
 use super::{Fragment, Headers};
 use crate::Packet;
@@ -40,6 +40,10 @@ pub fn v6<P: Packet>(packet: &P, headers: &mut Headers) -> Result<(), DropReason
     }
     headers.tuple.source = packet.load::<16>(l3 + 8).ok_or(DropReason::Truncated)?;
     headers.tuple.destination = packet.load::<16>(l3 + 24).ok_or(DropReason::Truncated)?;
+    // In the maps they would be addresses of IPv4, and no host sends them.
+    if is_v4_mapped(&headers.tuple.source) || is_v4_mapped(&headers.tuple.destination) {
+        return Err(DropReason::UnknownProtocol);
+    }
     let mut next = packet.load::<1>(l3 + 6).ok_or(DropReason::Truncated)?[0];
     let mut l4 = l3 + V6_LEN;
     let mut i = 0;
