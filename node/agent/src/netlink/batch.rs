@@ -17,6 +17,7 @@ use rtnetlink::{
     },
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
+        address::AddressHeaderFlags,
         link::{InfoData, InfoKind, InfoVeth},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     },
@@ -77,7 +78,13 @@ impl Batch {
     pub fn add_address(&mut self, index: u32, address: IpAddr) -> &mut Self {
         let message = match address {
             IpAddr::V4(a) => AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(a, 32).build(),
-            IpAddr::V6(a) => AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(a, 128).build(),
+            IpAddr::V6(a) => {
+                let mut message =
+                    AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(a, 128).build();
+                // No other host can have it, and nothing can use it while the kernel asks.
+                message.header.flags.insert(AddressHeaderFlags::Nodad);
+                message
+            }
         };
         let what = format!("cannot give the address {address} to an interface");
         self.add(what, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)

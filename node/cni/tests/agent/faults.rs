@@ -126,7 +126,7 @@ fn an_address_rests_until_the_devices_are_gone() {
 #[ignore = "needs root; 10 s"]
 fn addresses_run_out_with_a_clear_error() {
     on_a_node(|mut node| async move {
-        node.prefix = "10.99.0.0/30";
+        node.prefixes = &["10.99.0.0/30"];
         node.start().await;
         let pods: Vec<PodNetns> = (0..4).map(|n| node.pod(&format!("p{n}"))).collect();
         let mut last = None;

@@ -5,11 +5,11 @@
 mod faults;
 mod world;
 
-use std::thread;
+use std::{net::SocketAddr, thread};
 
 use serde_json::{Value, json};
 use tombolo_cni::failure::code;
-use world::{NODE, PodNetns, ask, error, ip, on_a_node, pod_devices};
+use world::{NODE, NODE_V6, PodNetns, ask, error, ip, on_a_node, pod_devices};
 
 #[test]
 #[ignore = "needs root; 10 s"]
@@ -45,6 +45,48 @@ fn a_pod_is_connected_and_disconnected() {
         }
         assert!(!pod.run(|| ip(&["link"])).contains("eth0"));
     });
+}
+
+/// With IPv6 first, alone and beside IPv4: what is told to the runtime works at once.
+#[test]
+#[ignore = "needs root; 10 s"]
+fn addresses_of_each_family_work_as_soon_as_they_are_known() {
+    for prefixes in [&["fd99::/64", "10.99.0.0/24"][..], &["10.99.0.0/24", "fd99::/64"], &["fd99::/64"]] {
+        on_a_node(move |mut node| async move {
+            node.prefixes = prefixes;
+            node.start().await;
+            let pod = node.pod("web");
+            let result = node.add(&pod).await;
+            let (ips, routes) = (result["ips"].as_array().unwrap(), result["routes"].as_array().unwrap());
+            assert_eq!((ips.len(), routes.len()), (prefixes.len(), prefixes.len()), "{result}");
+            for ip in ips {
+                let address = ip["address"].as_str().unwrap().split('/').next().unwrap();
+                let v6 = address.contains(':');
+                let (bits, gateway, default) =
+                    if v6 { ("/128", "fe80::1", "::/0") } else { ("/32", "169.254.1.1", "0.0.0.0/0") };
+                assert!(ip["address"].as_str().unwrap().ends_with(bits) && ip["gateway"] == gateway, "{ip}");
+                assert!(routes.contains(&json!({"dst": default, "gw": gateway})), "{result}");
+                let host = if v6 { NODE_V6 } else { NODE };
+                let (server, client) = (SocketAddr::new(address.parse().unwrap(), 80), host.parse().unwrap());
+                pod.listen(server.to_string()).unwrap();
+                assert_eq!(ask(&server.to_string()).unwrap(), host, "from the node, with the node's address");
+                let back = SocketAddr::new(client, 81);
+                let listener = std::net::TcpListener::bind(back).unwrap();
+                thread::spawn(move || {
+                    let (mut stream, peer) = listener.accept().unwrap();
+                    std::io::Write::write_all(&mut stream, peer.ip().to_string().as_bytes()).unwrap();
+                });
+                assert_eq!(pod.run(move || ask(&back.to_string())).unwrap(), address);
+            }
+            let mut config = node.config();
+            config["prevResult"] = result;
+            let output = node.call("CHECK", &pod, &config).await;
+            assert!(output.status.success(), "{output:?}");
+            let output = node.call("DEL", &pod, &config).await;
+            assert!(output.status.success(), "{output:?}");
+            assert!(!ip(&["-6", "route"]).contains("fd99:"));
+        });
+    }
 }
 
 /// The result names what is really there.

@@ -35,6 +35,9 @@ use tombolo_node_core::{
 /// The node's own address.
 pub const NODE: &str = "192.0.2.1";
 
+/// The node's own IPv6 address.
+pub const NODE_V6: &str = "2001:db8::1";
+
 /// Runs a test on a node of its own. Fails when namespaces cannot be made: these tests need root.
 pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(World) -> F + Send + 'static) {
     let node = thread::spawn(move || {
@@ -42,6 +45,7 @@ pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(World) -> F + Send + 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         ip(&["link", "set", "lo", "up"]);
         ip(&["address", "add", &format!("{NODE}/32"), "dev", "lo"]);
+        ip(&["address", "add", &format!("{NODE_V6}/128"), "dev", "lo", "nodad"]);
         runtime.block_on(async { test(World::new()).await });
     });
     if let Err(panic) = node.join() {
@@ -97,7 +101,7 @@ pub struct World {
     pods: Mutex<Vec<String>>,
     intent: Arc<Intent>,
     pub datapath: Arc<KernelRoutes>,
-    pub prefix: &'static str,
+    pub prefixes: &'static [&'static str],
     server: Option<JoinHandle<()>>,
 }
 
@@ -109,7 +113,7 @@ impl World {
             pods: Mutex::default(),
             intent: intent(Endpoints::default()),
             datapath: Arc::default(),
-            prefix: "10.99.0.0/24",
+            prefixes: &["10.99.0.0/24"],
             server: None,
         }
     }
@@ -119,8 +123,8 @@ impl World {
         let config = ManagerConfig {
             runtime_dir: self.dir.path().join("run"),
             del_queue: self.dir.path().join("queue"),
-            prefixes: vec![self.prefix.parse().unwrap()],
-            host_addresses: vec![NODE.parse().unwrap()],
+            prefixes: self.prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            host_addresses: [NODE, NODE_V6].map(|address| address.parse().unwrap()).to_vec(),
             mtu: 1500,
             route_mtu: 1420,
             identity_wait: Duration::from_millis(200),
