@@ -26,12 +26,12 @@ pub struct Config {
     pub node_name: String,
     /// Address of the node that this pod runs on.
     pub node_ip: std::net::IpAddr,
-    /// Where QUIC sessions of nodes and other clusters are accepted (UDP).
+    /// Where QUIC sessions of nodes and other clusters are accepted (UDP); `[::]` means all addresses, those of IPv4 too.
     pub listen: SocketAddr,
     /// Where other clusters reach this one, as `address:port`; empty means the addresses of the nodes with the
     /// port of `listen`.
     pub advertise: Vec<SocketAddr>,
-    /// Where metrics and health are served (TCP).
+    /// Where metrics and health are served (TCP); `[::]` as for `listen`.
     pub metrics: SocketAddr,
     /// The unix socket of `tombolo-clustermesh status`.
     pub socket: PathBuf,
@@ -258,9 +258,9 @@ impl Default for Defaults {
     fn default() -> Self {
         Self {
             namespace: "tombolo-system",
-            listen: "0.0.0.0:4240",
+            listen: "[::]:4240",
             advertise: [],
-            metrics: "0.0.0.0:9965",
+            metrics: "[::]:9965",
             socket: "/run/tombolo/clustermesh.sock",
             ca_secret: "",
             lease: LeaseConfig { duration_ms: 5000, renew_ms: 1500, retry_ms: 1000 },

@@ -9,6 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::net::TcpListener;
+use tombolo_mesh_net::socket;
 
 use crate::status::{Shared, Status};
 
@@ -27,7 +28,7 @@ pub async fn serve(address: SocketAddr, status: Shared) -> std::io::Result<()> {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(status);
-    axum::serve(TcpListener::bind(address).await?, router).await
+    axum::serve(TcpListener::from_std(socket::tcp(address)?)?, router).await
 }
 
 /// A replica that waits is ready to take over; one that leads is ready once it knows its cluster.

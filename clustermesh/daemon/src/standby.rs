@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,6 +12,7 @@ use tokio::time::sleep;
 use tombolo_mesh_core::trust::SpiffeId;
 use tombolo_mesh_net::{
     mirror::Standby,
+    socket::ANY,
     tls::{Credentials, TrustStore},
     transport::{Dialer, Stats},
 };
@@ -50,6 +50,6 @@ async fn once(
     let credentials = Credentials::none();
     let id = SpiffeId::Daemon(config.cluster_name.clone());
     authority.introduce(&credentials, &id, SystemTime::now(), LIFETIME)?;
-    let dialer = Dialer::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), credentials, trust)?;
+    let dialer = Dialer::bind(ANY, credentials, trust)?;
     Ok(standby.follow(&dialer, leader, stats).await?)
 }

@@ -7,6 +7,7 @@ pub mod node;
 pub mod peer;
 pub mod raft;
 pub mod session;
+pub mod socket;
 pub mod storage;
 pub mod tls;
 pub mod transport;

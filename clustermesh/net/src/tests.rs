@@ -1,6 +1,7 @@
 //! Real QUIC on loopback.
 
 mod enrolment;
+mod families;
 mod nodes;
 mod peers;
 mod refusals;

@@ -15,7 +15,10 @@ use tombolo_mesh_core::trust::Service;
 
 use connection::Watch;
 
-use crate::tls::{self, CertificateInfo, Credentials, Expected, TrustStore};
+use crate::{
+    socket,
+    tls::{self, CertificateInfo, Credentials, Expected, TrustStore},
+};
 
 pub use connection::Connection;
 pub use framed::{FrameError, FrameReceiver, FrameSender, framed};
@@ -82,7 +85,7 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// From a socket of its own. `address` is usually the unspecified one with port 0.
+    /// From a socket of its own. `address` is usually [`socket::ANY`].
     pub fn bind(
         address: SocketAddr,
         credentials: Arc<Credentials>,
@@ -159,7 +162,7 @@ pub(crate) fn certificate(connection: &quinn::Connection) -> Option<CertificateI
 
 fn bind(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint, ConnectError> {
     let io = |source| ConnectError::Bind { address, source };
-    let socket = std::net::UdpSocket::bind(address).map_err(io)?;
+    let socket = socket::udp(address).map_err(io)?;
     setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(|error| io(error.into()))?;
     let runtime = quinn::default_runtime().ok_or_else(|| io(std::io::Error::other("no tokio runtime")))?;
     Endpoint::new(EndpointConfig::default(), server, socket, runtime).map_err(io)

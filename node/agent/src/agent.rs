@@ -6,6 +6,7 @@ use anyhow::Context;
 use kube::Client;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use tombolo_loader::Datapath as Loaded;
+use tombolo_mesh_net::socket;
 use tombolo_model::{Address, TunnelKey};
 use tombolo_node_core::{
     policy::SelectorBits,
@@ -90,8 +91,8 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
     let session = running.session(client, &intent)?;
     let metrics = Arc::new(Metrics::default());
     let shown = running.shown(&intent, &manager, &session, &metrics);
-    let public = TcpListener::bind(running.config.metrics_address)
-        .await
+    let public = socket::tcp(running.config.metrics_address)
+        .and_then(TcpListener::from_std)
         .with_context(|| format!("cannot serve metrics on {}", running.config.metrics_address))?;
 
     tokio::select! {

@@ -5,7 +5,7 @@ mod authorities;
 use std::{
     collections::BTreeSet,
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -22,6 +22,7 @@ use tombolo_mesh_net::{
     enroll::enroll,
     node::{NodeClient, NodeClientConfig, NodeStatus},
     session::{Backoff, Local},
+    socket::ANY,
     tls::{Credentials, TrustStore},
     transport::{Dialer, Stats},
 };
@@ -69,8 +70,7 @@ pub fn start(
     let authorities = Authorities::read(config.cluster.clone(), config.ca_file.clone(), Arc::clone(&trust))?;
     let trusted = Trusted { authorities: authorities.pins(), issuer: watch::Sender::default() };
     let credentials = Credentials::none();
-    let local = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let dialer = Dialer::bind(local, Arc::clone(&credentials), trust)?;
+    let dialer = Dialer::bind(ANY, Arc::clone(&credentials), trust)?;
     let stats = Arc::new(Stats::default());
     let (facts, told) = watch::channel(facts(&config, &intent, &trusted));
     let client_config = NodeClientConfig {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -15,7 +16,7 @@ use quinn::ConnectionError;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{IDLE, KEEP_ALIVE};
-use crate::session::Close;
+use crate::{session::Close, socket::canonical};
 
 /// How often connections are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,6 +33,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The other side's address.
+    pub fn remote_address(&self) -> SocketAddr {
+        canonical(self.inner.remote_address())
+    }
+
     /// Why it is closed, if it is; silence counts as a timeout, whoever has noticed it.
     pub fn close_reason(&self) -> Option<ConnectionError> {
         let reason = self.inner.close_reason()?;

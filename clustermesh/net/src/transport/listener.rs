@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::{ConnectError, Connection, Stats, Watch, bind, transport_config};
 use crate::{
     session::Close,
+    socket::canonical,
     tls::{self, Credentials, TrustStore},
 };
 
@@ -108,7 +109,7 @@ async fn accept(
 }
 
 async fn handshake(incoming: Incoming, watch: &Watch, own: &ClusterName, stats: &Stats) -> Option<Accepted> {
-    let address = incoming.remote_address();
+    let address = canonical(incoming.remote_address());
     let connection = match timeout(HANDSHAKE_TIME, async { incoming.accept()?.await }).await {
         Ok(Ok(connection)) => watch.over(connection),
         Ok(Err(error)) => {

@@ -1,7 +1,7 @@
 //! One source of configuration, with every field optional.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -68,7 +68,7 @@ pub struct Layer {
     /// The UDP port of the tunnel.
     #[arg(long, global = true, env = "TOMBOLO_TUNNEL_PORT")]
     pub tunnel_port: Option<u16>,
-    /// Where metrics and health are served.
+    /// Where metrics and health are served; [::] means all addresses, those of IPv4 too.
     #[arg(long, global = true, env = "TOMBOLO_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
     /// MTU of pods, bytes; derived from the underlay if not given.
@@ -148,7 +148,7 @@ impl Layer {
             tunnel_port: self.tunnel_port.unwrap_or(51871),
             metrics_address: self
                 .metrics_address
-                .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9964))),
+                .unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 9964))),
             mtu: self.mtu,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: self.log_level.unwrap_or_else(|| "info".into()),
