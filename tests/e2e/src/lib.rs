@@ -1,5 +1,6 @@
 //! What the end-to-end suites share: clusters of the playground, namespaces that clean up, workloads, exec.
 
+mod address;
 mod cluster;
 pub mod command;
 mod cuts;
@@ -11,6 +12,7 @@ mod traffic;
 mod verdict;
 mod workload;
 
+pub use address::url;
 pub use cluster::{Cluster, Scope};
 pub use cuts::Cuts;
 pub use members::{addresses_of, member, members, mesh_status, no_problem, problem};
@@ -18,4 +20,4 @@ pub use mesh::{GLOBAL, Web, answers, web_url};
 pub use retry::eventually;
 pub use traffic::{Bounds, Class, Harm, Recording, Traffic, UNHARMED, Window};
 pub use verdict::{Guard, TRIES};
-pub use workload::{IMAGE, Output, pod_ip};
+pub use workload::{IMAGE, Output};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use tombolo_model::{MemberStatus, MeshStatus};
+use tombolo_model::{Address, MemberStatus, MeshStatus, Prefix};
+use tombolo_playground::address::{ClusterAddresses, Family};
 
 use crate::{command::succeeds, eventually};
 
@@ -64,7 +65,9 @@ pub async fn no_problem(cluster: &str) -> anyhow::Result<()> {
 pub fn addresses_of(index: usize, seen_from: &str) -> anyhow::Result<usize> {
     let list: Value = serde_json::from_str(&succeeds(seen_from, &["bpf", "address", "list", "-o", "json"])?)?;
     let entries = list.as_object().into_iter().flat_map(|nodes| nodes.values()).filter_map(Value::as_array);
-    let keys = entries.flatten().filter_map(|entry| entry["key"].as_str());
-    let ranges = [format!("10.{}.", 100 + index), format!("10.{}.", 10 + index)];
-    Ok(keys.filter(|key| ranges.iter().any(|range| key.starts_with(range))).count())
+    let keys = entries.flatten().filter_map(|entry| entry["key"].as_str()?.parse::<Address>().ok());
+    let plans = [Family::V4, Family::V6].map(|family| ClusterAddresses::new(index, family));
+    let ranges = plans.iter().flat_map(|plan| [plan.pods(), plan.segment()]);
+    let ranges: Vec<Prefix> = ranges.map(|range| range.parse()).collect::<Result<_, _>>()?;
+    Ok(keys.filter(|key| ranges.iter().any(|range| range.contains(*key))).count())
 }

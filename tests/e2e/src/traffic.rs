@@ -7,19 +7,19 @@ mod flow;
 use baseline::Baseline;
 pub use flow::{Bounds, Class, Flow, Harm, UNHARMED, Window};
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
 use kube::api::PostParams;
 use serde_json::json;
 use tombolo_api::MeshNetworkPolicy;
+use tombolo_playground::address::ClusterAddresses;
 
 use crate::{
     GLOBAL, Scope,
     machine::{self, Background, machines},
-    pod_ip,
 };
 use client::{Client, container};
 
@@ -30,10 +30,10 @@ pub struct Traffic<'a> {
     clients: Vec<Client<'a>>,
     baseline: Baseline,
     _outside: Vec<Background>,
-    /// The address of the service in front of the server here.
-    pub service: String,
-    /// The address here of the service whose server is in the other cluster.
-    pub remote: String,
+    /// The addresses of the service in front of the server here.
+    pub service: Vec<IpAddr>,
+    /// The addresses here of the service whose server is in the other cluster.
+    pub remote: Vec<IpAddr>,
 }
 
 const PORTS: [(&str, &str, u16); 3] = [("tcp", "TCP", 7), ("udp", "UDP", 7), ("http", "TCP", 8080)];
@@ -53,23 +53,23 @@ impl<'a> Traffic<'a> {
         let ([near, far, ..], [there, ..]) = (nodes.as_slice(), there.as_slice()) else {
             anyhow::bail!("traffic needs two nodes here and one there: {nodes:?}, {there:?}");
         };
-        let (server, _) = tokio::try_join!(serve(here, "server", near), serve(away, "remote", there))?;
-        let address = pod_ip(&server)?;
+        tokio::try_join!(serve(here, "server", near), serve(away, "remote", there))?;
+        let address = here.pod_ips("server").await?;
         let service = here.service("server", &PORTS, &[GLOBAL]).await?;
         let incoming = away.service("server", &PORTS, &[GLOBAL]).await?;
         away.service("remote", &PORTS, &[GLOBAL]).await?;
         let remote = here.service("remote", &PORTS, &[GLOBAL]).await?;
         let (outside, running) = serve_outside(here)?;
-        let client = |scope, name, class, node: &String, target: &String| {
-            Client::new(scope, name, class, node, target)
-        };
+        // Families take turns: both for each would be more than the machine can carry.
+        let first = |addresses: &[IpAddr]| addresses.first().copied().context("no address");
+        let last = |addresses: &[IpAddr]| addresses.last().copied().context("no address");
         let mut clients = vec![
-            client(here, "near", Class::Local, near, &address),
-            client(here, "far", Class::Local, far, &address),
-            client(here, "service", Class::Local, far, &service),
-            client(here, "out", Class::Between, far, &remote),
-            client(away, "in", Class::Between, there, &incoming),
-            client(here, "outside", Class::Outside, far, &outside).at(OUTSIDE_ECHO, OUTSIDE_HTTP),
+            Client::new(here, "near", Class::Local, near, first(&address)?),
+            Client::new(here, "far", Class::Local, far, last(&address)?),
+            Client::new(here, "service", Class::Local, far, first(&service)?),
+            Client::new(here, "out", Class::Between, far, last(&remote)?),
+            Client::new(away, "in", Class::Between, there, first(&incoming)?),
+            Client::new(here, "outside", Class::Outside, far, last(&outside)?).at(OUTSIDE_ECHO, OUTSIDE_HTTP),
         ];
         let denied: Vec<_> = clients.iter().map(Client::denied).collect();
         clients.extend(denied);
@@ -149,8 +149,8 @@ async fn serve(scope: &Scope, name: &str, node: &str) -> anyhow::Result<Pod> {
     scope.pod_with(name, &[], json!({"nodeName": node, "containers": servers})).await
 }
 
-/// Servers that are no pods; their address.
-fn serve_outside(scope: &Scope) -> anyhow::Result<(String, Vec<Background>)> {
+/// Servers that are no pods; their addresses.
+fn serve_outside(scope: &Scope) -> anyhow::Result<(Vec<IpAddr>, Vec<Background>)> {
     let machines = machines(&scope.cluster.name)?;
     let program = machine::testpod(&machines, "server")?;
     let (echo, http) = (OUTSIDE_ECHO.to_string(), OUTSIDE_HTTP.to_string());
@@ -159,7 +159,7 @@ fn serve_outside(scope: &Scope) -> anyhow::Result<(String, Vec<Background>)> {
         .into_iter()
         .map(|(command, port)| Background::start(&machines, OUTSIDE, &[&program, command, "--port", port]))
         .collect();
-    Ok((machines.addresses().control_plane().to_string(), running?))
+    Ok((machines.plans().map(ClusterAddresses::control_plane).collect(), running?))
 }
 
 /// Lets only these clients into the servers, from any cluster, and the one that is denied the outside not out.

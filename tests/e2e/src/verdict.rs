@@ -55,30 +55,42 @@ impl Scope {
         Ok(Guard { cluster: self.cluster.name.clone(), node: node.context("the pod is on no node")? })
     }
 
-    /// Waits until [`TRIES`] requests of a pod in a row are answered.
-    pub async fn allowed(&self, client: &str, url: &str) -> anyhow::Result<()> {
+    /// Waits until [`TRIES`] requests of a pod in a row are answered, at each of these URLs.
+    pub async fn allowed(&self, client: &str, urls: &[String]) -> anyhow::Result<()> {
         let cluster = &self.cluster.name;
-        eventually(REACHED, || async {
-            let failed = self.failures(client, url, PATIENCE).await?;
-            ensure!(failed == 0, "{client} of {cluster} and {url}: {failed} of {TRIES} requests failed");
-            Ok(())
-        })
-        .await
+        for url in urls {
+            eventually(REACHED, || async {
+                let failed = self.failures(client, url, PATIENCE).await?;
+                ensure!(failed == 0, "{client} of {cluster} and {url}: {failed} of {TRIES} requests failed");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
-    /// Waits until [`TRIES`] requests of a pod in a row get no answer, and `guard` has dropped a packet of each by
-    /// policy. Drops of other tests on that node count, too; that there are none at all cannot go unnoticed.
-    pub async fn denied(&self, client: &str, url: &str, guard: &Guard) -> anyhow::Result<()> {
+    /// Waits until [`TRIES`] requests of a pod in a row get no answer, at each of these URLs, and `guard` has dropped a
+    /// packet of each by policy. Drops of other tests on that node count, too; that there are none at all cannot go unnoticed.
+    pub async fn denied(&self, client: &str, urls: &[String], guard: &Guard) -> anyhow::Result<()> {
         let cluster = &self.cluster.name;
-        eventually(REACHED, || async {
-            let before = guard.dropped(POLICY)?;
-            let failed = self.failures(client, url, IMPATIENCE).await?;
-            ensure!(failed == TRIES, "{client} of {cluster} and {url}: {failed} of {TRIES} requests failed");
-            let dropped = guard.dropped(POLICY)?.saturating_sub(before);
-            ensure!(dropped >= TRIES, "{client} of {cluster} and {url}: {guard:?} counted {dropped} drops");
-            Ok(())
-        })
-        .await
+        for url in urls {
+            eventually(REACHED, || async {
+                let before = guard.dropped(POLICY)?;
+                let failed = self.failures(client, url, IMPATIENCE).await?;
+                ensure!(
+                    failed == TRIES,
+                    "{client} of {cluster} and {url}: {failed} of {TRIES} requests failed"
+                );
+                let dropped = guard.dropped(POLICY)?.saturating_sub(before);
+                ensure!(
+                    dropped >= TRIES,
+                    "{client} of {cluster} and {url}: {guard:?} counted {dropped} drops"
+                );
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// How many of [`TRIES`] requests got no answer in so many milliseconds.

@@ -1,8 +1,8 @@
 //! Pods, deployments and services of the test image, and running commands in them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Service},
@@ -11,7 +11,11 @@ use kube::api::{AttachParams, LogParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
-use crate::{Scope, eventually};
+use crate::{
+    Scope,
+    address::{pod_ips, service_ips, url},
+    eventually,
+};
 
 /// The image whose only program is the playground's test pod.
 pub const IMAGE: &str = "localhost/tombolo-test:1";
@@ -73,6 +77,16 @@ impl Scope {
         .await
     }
 
+    /// The addresses of a pod that is Ready, one of each family.
+    pub async fn pod_ips(&self, name: &str) -> anyhow::Result<Vec<IpAddr>> {
+        pod_ips(&self.cluster.name, &self.api::<Pod>().get(name).await?)
+    }
+
+    /// The URLs of a pod that serves HTTP, one at each of its addresses.
+    pub async fn urls(&self, pod: &str, port: u16) -> anyhow::Result<Vec<String>> {
+        Ok(self.pod_ips(pod).await?.into_iter().map(|address| url(address, port)).collect())
+    }
+
     /// A deployment of the test image with label `app` = name; waits until all replicas are ready.
     pub async fn deployment(&self, name: &str, replicas: i32, args: &[&str]) -> anyhow::Result<()> {
         let labels = json!({"app": name});
@@ -106,13 +120,13 @@ impl Scope {
         .await
     }
 
-    /// A ClusterIP service in front of the pods with label `app` = name; returns its address.
+    /// A ClusterIP service in front of the pods with label `app` = name; returns its addresses, one of each family.
     pub async fn service(
         &self,
         name: &str,
         ports: &[(&str, &str, u16)],
         annotations: &[(&str, &str)],
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<Vec<IpAddr>> {
         let ports: Vec<Value> = ports
             .iter()
             .map(|(name, protocol, port)| json!({"name": name, "protocol": protocol, "port": port}))
@@ -120,11 +134,11 @@ impl Scope {
         let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
         let service = json!({
             "metadata": {"name": name, "annotations": annotations},
-            "spec": {"selector": {"app": name}, "ports": ports},
+            "spec": {"selector": {"app": name}, "ports": ports, "ipFamilyPolicy": "PreferDualStack"},
         });
         let made =
             self.api::<Service>().create(&PostParams::default(), &serde_json::from_value(service)?).await?;
-        made.spec.and_then(|s| s.cluster_ip).context("the service has no address")
+        service_ips(&self.cluster.name, &made)
     }
 
     /// Runs a command of the test image in a pod of one container and waits for its end.
@@ -159,11 +173,6 @@ impl Scope {
     pub async fn logs(&self, pod: &str) -> anyhow::Result<String> {
         Ok(self.api::<Pod>().logs(pod, &LogParams::default()).await?)
     }
-}
-
-/// The address of a pod.
-pub fn pod_ip(pod: &Pod) -> anyhow::Result<String> {
-    pod.status.as_ref().and_then(|s| s.pod_ip.clone()).context("the pod has no address")
 }
 
 fn pod_spec(args: &[&str]) -> Value {

@@ -1,6 +1,9 @@
 //! A pod with a client of each kind.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
@@ -9,7 +12,7 @@ use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
 
 use super::{Class, Flow};
-use crate::{IMAGE, Output, Scope, eventually};
+use crate::{IMAGE, Output, Scope, eventually, url};
 
 const FOREVER: &str = "1000000";
 const SETTLE: Duration = Duration::from_secs(30);
@@ -24,22 +27,14 @@ pub(super) struct Client<'a> {
     pub(super) class: Class,
     scope: &'a Scope,
     node: String,
-    target: String,
+    target: IpAddr,
     echo: u16,
     http: u16,
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(scope: &'a Scope, name: &str, class: Class, node: &str, target: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            class,
-            scope,
-            node: node.to_owned(),
-            target: target.to_owned(),
-            echo: 7,
-            http: 8080,
-        }
+    pub(super) fn new(scope: &'a Scope, name: &str, class: Class, node: &str, target: IpAddr) -> Self {
+        Self { name: name.to_owned(), class, scope, node: node.to_owned(), target, echo: 7, http: 8080 }
     }
 
     /// The same at other ports of the server.
@@ -54,7 +49,7 @@ impl<'a> Client<'a> {
             class: Class::Denied,
             scope: self.scope,
             node: self.node.clone(),
-            target: self.target.clone(),
+            target: self.target,
             echo: self.echo,
             http: self.http,
         }
@@ -62,8 +57,8 @@ impl<'a> Client<'a> {
 
     /// Starts it when the server can be reached, or cannot.
     pub(super) async fn start(&self) -> anyhow::Result<()> {
-        let url = format!("http://{}:{}/", self.target, self.http);
-        let echo = format!("{}:{}", self.target, self.echo);
+        let url = url(self.target, self.http);
+        let echo = SocketAddr::new(self.target, self.echo).to_string();
         let denied = self.class == Class::Denied;
         // A pod of the same label first: a service takes a moment to lead anywhere, and a policy to be in force.
         let probe = format!("probe-{}", self.name);

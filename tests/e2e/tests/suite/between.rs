@@ -1,20 +1,20 @@
 //! Two clusters as one mesh: global services, and policies that name clusters, by packets.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::ensure;
 use k8s_openapi::api::{core::v1::Event, networking::v1::NetworkPolicy};
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 use tombolo_api::MeshNetworkPolicy;
-use tombolo_e2e::{Cluster, GLOBAL, Output, Scope, Web, answers, command, eventually, pod_ip, web_url};
+use tombolo_e2e::{Cluster, GLOBAL, Output, Scope, Web, answers, command, eventually, web_url};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 const BOTH: [&str; 2] = ["east", "west"];
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
 async fn a_global_service_is_answered_by_both_clusters() {
     let web = Web::start("global", &BOTH).await.unwrap();
     web.answered_by(&BOTH).await.unwrap();
@@ -29,7 +29,7 @@ async fn a_global_service_is_answered_by_both_clusters() {
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
 async fn the_spelling_of_cilium_makes_a_service_global() {
     let [east, west] = scopes("spelling").await.unwrap();
     east.deployment("web", 1, &["http", "--port", "8080", "--name", "east"]).await.unwrap();
@@ -43,7 +43,7 @@ async fn the_spelling_of_cilium_makes_a_service_global() {
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
 async fn a_service_that_is_not_global_stays_at_home() {
     let [east, west] = scopes("homely").await.unwrap();
     for scope in [&east, &west] {
@@ -56,34 +56,35 @@ async fn a_service_that_is_not_global_stays_at_home() {
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
 async fn udp_crosses_clusters() {
     let [east, west] = scopes("udp").await.unwrap();
     east.pod("echo", None, &["udp-echo", "--port", "9000"]).await.unwrap();
-    for scope in [&east, &west] {
-        scope.service("echo", &[("echo", "UDP", 9000)], &[GLOBAL]).await.unwrap();
-    }
+    east.service("echo", &[("echo", "UDP", 9000)], &[GLOBAL]).await.unwrap();
+    let addresses = west.service("echo", &[("echo", "UDP", 9000)], &[GLOBAL]).await.unwrap();
     west.pod("client", None, &["pause"]).await.unwrap();
-    let target = "echo.udp.svc.cluster.local:9000";
-    let out = eventually(LIMIT, || async {
-        west.exec("client", &["udp-exchange", target, "-n", "50"]).await.and_then(Output::ok)
-    })
-    .await
-    .unwrap();
-    assert!(out.contains("lost=0"), "{out}");
+    let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, 9000).to_string());
+    for target in addresses.chain(["echo.udp.svc.cluster.local:9000".to_owned()]) {
+        let out = eventually(LIMIT, || async {
+            west.exec("client", &["udp-exchange", &target, "-n", "50"]).await.and_then(Output::ok)
+        })
+        .await
+        .unwrap();
+        assert!(out.contains("lost=0"), "{target}: {out}");
+    }
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
 async fn policies_tell_clusters_apart() {
     let [east, west] = scopes("borders").await.unwrap();
-    let server = east.pod("web", None, &["http", "--port", "8080"]).await.unwrap();
-    let url = format!("http://{}:8080/", pod_ip(&server).unwrap());
+    east.pod("web", None, &["http", "--port", "8080"]).await.unwrap();
+    let urls = east.urls("web", 8080).await.unwrap();
     for scope in [&east, &west] {
         scope.pod("client", None, &["pause"]).await.unwrap();
         scope.pod("other", None, &["pause"]).await.unwrap();
     }
-    allowed(&url, &[(&east, "client"), (&west, "client"), (&west, "other")]).await.unwrap();
+    allowed(&urls, &[(&east, "client"), (&west, "client"), (&west, "other")]).await.unwrap();
     // What may come in is judged where it comes in, on the node of the server.
     let guard = east.guard("web").await.unwrap();
 
@@ -92,9 +93,9 @@ async fn policies_tell_clusters_apart() {
     let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"from": from_client}]});
     let policy = serde_json::from_value(json!({"metadata": {"name": "local"}, "spec": spec})).unwrap();
     east.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
-    east.allowed("client", &url).await.unwrap();
-    east.denied("other", &url, &guard).await.unwrap();
-    west.denied("client", &url, &guard).await.unwrap();
+    east.allowed("client", &urls).await.unwrap();
+    east.denied("other", &urls, &guard).await.unwrap();
+    west.denied("client", &urls, &guard).await.unwrap();
     let drops = command::succeeds("east", &["bpf", "drops", "list"]).unwrap();
     assert!(drops.contains("policy-denied"), "{drops}");
 
@@ -104,8 +105,8 @@ async fn policies_tell_clusters_apart() {
     let ports = json!([{"protocol": "TCP", "port": 8080}]);
     let ingress = json!([{"from": from_west, "ports": ports}]);
     mesh_policy(&east, "west-too", json!({"podSelector": web, "ingress": ingress})).await.unwrap();
-    allowed(&url, &[(&east, "client"), (&west, "client")]).await.unwrap();
-    west.denied("other", &url, &guard).await.unwrap();
+    allowed(&urls, &[(&east, "client"), (&west, "client")]).await.unwrap();
+    west.denied("other", &urls, &guard).await.unwrap();
     accepted(&east, "west-too").await.unwrap();
 
     // Egress of west towards pods of east.
@@ -113,25 +114,25 @@ async fn policies_tell_clusters_apart() {
     let client = json!({"matchLabels": {"app": "client"}});
     let spec = json!({"podSelector": client, "policyTypes": ["Egress"], "egress": to_east});
     mesh_policy(&west, "not-web", spec).await.unwrap();
-    east.allowed("client", &url).await.unwrap();
-    west.denied("client", &url, &west.guard("client").await.unwrap()).await.unwrap();
+    east.allowed("client", &urls).await.unwrap();
+    west.denied("client", &urls, &west.guard("client").await.unwrap()).await.unwrap();
     west.api::<MeshNetworkPolicy>().delete("not-web", &DeleteParams::default()).await.unwrap();
-    west.allowed("client", &url).await.unwrap();
+    west.allowed("client", &urls).await.unwrap();
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
 async fn what_a_policy_cannot_do_yet_is_closed_and_reported() {
     let east = Cluster::attach("east").await.unwrap().named_scope("unsupported").await.unwrap();
-    let server = east.pod("web", None, &["http", "--port", "8080"]).await.unwrap();
-    let url = format!("http://{}:8080/", pod_ip(&server).unwrap());
+    east.pod("web", None, &["http", "--port", "8080"]).await.unwrap();
+    let urls = east.urls("web", 8080).await.unwrap();
     east.pod("client", None, &["pause"]).await.unwrap();
-    east.allowed("client", &url).await.unwrap();
+    east.allowed("client", &urls).await.unwrap();
     let from = json!([{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]);
     let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": from});
     let policy = serde_json::from_value(json!({"metadata": {"name": "blocks"}, "spec": spec})).unwrap();
     east.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
-    east.denied("client", &url, &east.guard("web").await.unwrap()).await.unwrap();
+    east.denied("client", &urls, &east.guard("web").await.unwrap()).await.unwrap();
     eventually(LIMIT, || async {
         let events = east.api::<Event>().list(&Default::default()).await?;
         let about = |e: &&Event| e.involved_object.name.as_deref() == Some("blocks");
@@ -153,9 +154,9 @@ async fn scopes(name: &str) -> anyhow::Result<[Scope; 2]> {
 }
 
 /// Waits until each of these pods is answered.
-async fn allowed(url: &str, clients: &[(&Scope, &str)]) -> anyhow::Result<()> {
+async fn allowed(urls: &[String], clients: &[(&Scope, &str)]) -> anyhow::Result<()> {
     for (scope, client) in clients {
-        scope.allowed(client, url).await?;
+        scope.allowed(client, urls).await?;
     }
     Ok(())
 }

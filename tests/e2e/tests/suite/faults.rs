@@ -8,11 +8,12 @@ mod acts;
 use std::{
     fmt::Write as _,
     io::Write as _,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use tombolo_e2e::{Bounds, Class, Cluster, Recording, Scope, Traffic, UNHARMED, Window, pod_ip};
+use tombolo_e2e::{Bounds, Class, Cluster, Recording, Scope, Traffic, UNHARMED, Window, url};
 
 /// A fault, and how much harm each flow may take from its begin until new pods work again.
 struct Fault {
@@ -98,20 +99,21 @@ fn table(recording: &Recording, windows: &[Window]) -> String {
 }
 
 /// Pods that start after a fault, on every node: they reach the services, and are reached.
-async fn newcomers(scope: &Scope, number: usize, services: [&str; 2]) -> anyhow::Result<()> {
+async fn newcomers(scope: &Scope, number: usize, services: [&[IpAddr]; 2]) -> anyhow::Result<()> {
     let mut started: Vec<String> = Vec::new();
     for (i, node) in scope.cluster.nodes().await?.iter().enumerate() {
         // The name by which the policy in front of the servers admits them.
         let labels = serde_json::json!({"nodeName": node, "labels": {"app": "near"}});
         let name = format!("late-{number}-{i}");
-        let late = scope.pod_with(&name, &["http", "--port", "8080"], labels).await?;
-        for service in services {
-            let url = format!("http://{service}:8080/");
-            scope.exec(&name, &["get", &url, "-n", "5"]).await?.ok().context("from a new pod")?;
+        scope.pod_with(&name, &["http", "--port", "8080"], labels).await?;
+        for &address in services.into_iter().flatten() {
+            let get = ["get", &url(address, 8080), "-n", "5"];
+            scope.exec(&name, &get).await?.ok().context("from a new pod")?;
         }
-        let own = format!("http://{}:8080/", pod_ip(&late)?);
-        for other in &started {
-            scope.exec(other, &["get", &own, "-n", "5"]).await?.ok().context("to a new pod")?;
+        for own in scope.urls(&name, 8080).await? {
+            for other in &started {
+                scope.exec(other, &["get", &own, "-n", "5"]).await?.ok().context("to a new pod")?;
+            }
         }
         started.push(name);
     }

@@ -1,8 +1,8 @@
 //! A node as its users see it: no kube-proxy and no packet filter, the way to the outside, the host itself, probes.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -12,7 +12,7 @@ use serde_json::json;
 use tombolo_e2e::{
     Cluster, IMAGE, Output, eventually,
     machine::{self, Background, machines, processes, testpod},
-    pod_ip,
+    url,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -58,18 +58,16 @@ async fn the_outside_sees_the_address_of_the_node() {
     let program = testpod(&machines, "outside-anchor").unwrap();
     let server = [program.as_str(), "http", "--port", "18080", "--name", "outside"];
     let _server = Background::start(&machines, OUTSIDE, &server).unwrap();
-    let outside = address(&machines, OUTSIDE).unwrap();
     for (i, node) in cluster.nodes().await.unwrap().iter().enumerate() {
         let name = format!("client-{i}");
-        let own = address(&machines, node).unwrap();
-        let pod = pod_ip(&scope.pod(&name, Some(node), &["pause"]).await.unwrap()).unwrap();
-        let url = format!("http://{outside}:18080/");
-        let out = eventually(LIMIT, || async {
-            scope.exec(&name, &["get", &url, "-n", "3"]).await.and_then(Output::ok)
-        })
-        .await
-        .unwrap();
-        assert_eq!(out.matches(&format!("remote={own} ")).count(), 3, "not {pod} but {own}: {out}");
+        scope.pod(&name, Some(node), &["pause"]).await.unwrap();
+        for plan in machines.plans() {
+            let get = ["get", &url(plan.control_plane(), 18080), "-n", "3"];
+            let out =
+                eventually(LIMIT, || async { scope.exec(&name, &get).await.and_then(Output::ok) }).await;
+            let (out, own) = (out.unwrap(), plan.node(i));
+            assert_eq!(out.matches(&format!("remote={own} ")).count(), 3, "not from {own}: {out}");
+        }
     }
 }
 
@@ -84,7 +82,7 @@ async fn thousands_of_sockets_of_a_pod_reach_one_resolver() {
     let machines = machines("east").unwrap();
     let program = testpod(&machines, "sockets-client").unwrap();
     let _server = Background::start(&machines, OUTSIDE, &[&program, "udp-echo", "--port", "18053"]).unwrap();
-    let target = format!("{}:18053", address(&machines, OUTSIDE).unwrap());
+    let target = SocketAddr::new(machines.addresses().control_plane(), 18053).to_string();
     let probe = ["udp-exchange", &target, "-n", "20"];
     eventually(LIMIT, || async { scope.exec("sockets-client", &probe).await.and_then(Output::ok) })
         .await
@@ -101,29 +99,20 @@ async fn thousands_of_sockets_of_a_pod_reach_one_resolver() {
     );
 }
 
-/// The IPv4 address of a machine's eth0.
-fn address(machines: &tombolo_playground::Cluster, node: &str) -> anyhow::Result<String> {
-    let line = machine::run(machines, node, &["ip", "-4", "-o", "addr", "show", "dev", "eth0"])?;
-    match line.split_whitespace().nth(3).and_then(|prefix| prefix.split_once('/')) {
-        Some((address, _)) => Ok(address.to_owned()),
-        None => bail!("{node} has no address: {line}"),
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs 2 clusters; 30 s"]
 async fn the_node_itself_reaches_pods_and_services() {
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
     let scope = cluster.scope("host").await.unwrap();
-    let web = scope.pod("host-web", Some(&nodes[0]), &["http", "--name", "web"]).await.unwrap();
+    scope.pod("host-web", Some(&nodes[0]), &["http", "--name", "web"]).await.unwrap();
+    let pod = scope.pod_ips("host-web").await.unwrap();
     let service = scope.service("host-web", &[("http", "TCP", 8080)], &[]).await.unwrap();
     let machines = machines("east").unwrap();
     let program = testpod(&machines, "host-web").unwrap();
     for node in &nodes {
-        for target in [pod_ip(&web).unwrap(), service.clone()] {
-            let url = format!("http://{target}:8080/");
-            let argv = [program.as_str(), "get", &url, "-n", "3"];
+        for &target in pod.iter().chain(&service) {
+            let argv = [program.as_str(), "get", &url(target, 8080), "-n", "3"];
             eventually(LIMIT, || async {
                 let out = machine::run(&machines, node, &argv)?;
                 ensure!(out.contains("name=web"), "{out}");
@@ -135,9 +124,11 @@ async fn the_node_itself_reaches_pods_and_services() {
         let name = format!("host-{node}");
         let spec = json!({"nodeName": node, "hostNetwork": true});
         scope.pod_with(&name, &["pause"], spec).await.unwrap();
-        let url = format!("http://{service}:8080/");
-        let out = scope.exec(&name, &["get", &url, "-n", "5"]).await.unwrap().ok().unwrap();
-        assert!(out.contains("failed=0"), "{out}");
+        for &address in &service {
+            let get = ["get", &url(address, 8080), "-n", "5"];
+            let out = scope.exec(&name, &get).await.unwrap().ok().unwrap();
+            assert!(out.contains("failed=0"), "{out}");
+        }
     }
 }
 
@@ -151,9 +142,9 @@ async fn a_pod_of_the_same_name_comes_back_whole() {
     scope.pod("client", Some(&nodes[1]), &["pause"]).await.unwrap();
     for life in ["first", "second", "third"] {
         let args = ["http", "--port", "8080", "--name", life];
-        let pod = scope.pod("web", Some(&nodes[0]), &args).await.unwrap();
-        for target in [pod_ip(&pod).unwrap(), service.clone()] {
-            let url = format!("http://{target}:8080/");
+        scope.pod("web", Some(&nodes[0]), &args).await.unwrap();
+        for &target in scope.pod_ips("web").await.unwrap().iter().chain(&service) {
+            let url = url(target, 8080);
             let answered = format!("name={life} ");
             eventually(LIMIT, || async {
                 let out = scope.exec("client", &["get", &url, "-n", "5"]).await?.ok()?;
@@ -171,9 +162,11 @@ async fn a_pod_of_the_same_name_comes_back_whole() {
         .await
         .unwrap();
     }
-    let url = format!("http://{service}:8080/");
-    let out = scope.exec("client", &["get", &url, "-n", "1", "--timeout", "700"]).await.unwrap();
-    assert!(!out.success, "{out:?}");
+    for address in service {
+        let get = ["get", &url(address, 8080), "-n", "1", "--timeout", "700"];
+        let out = scope.exec("client", &get).await.unwrap();
+        assert!(!out.success, "{out:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
-use tombolo_e2e::{Cluster, Scope, pod_ip};
+use tombolo_e2e::{Cluster, Scope};
 
 async fn apply(scope: &Scope, name: &str, spec: Value) -> anyhow::Result<()> {
     let policy = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?;
@@ -12,19 +12,19 @@ async fn apply(scope: &Scope, name: &str, spec: Value) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
 async fn ingress_by_pod_label_and_port_on_both_nodes() {
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
     let scope = cluster.scope("ingress").await.unwrap();
     let args = ["http", "--port", "8080", "--name", "web"];
-    let server = scope.pod("web", Some(&nodes[0]), &args).await.unwrap();
+    scope.pod("web", Some(&nodes[0]), &args).await.unwrap();
     scope.pod("good", Some(&nodes[1]), &["pause"]).await.unwrap();
     scope.pod("bad", Some(&nodes[1]), &["pause"]).await.unwrap();
     scope.pod("near", Some(&nodes[0]), &["pause"]).await.unwrap();
-    let url = format!("http://{}:8080/", pod_ip(&server).unwrap());
+    let urls = scope.urls("web", 8080).await.unwrap();
     for client in ["good", "bad", "near"] {
-        scope.allowed(client, &url).await.unwrap();
+        scope.allowed(client, &urls).await.unwrap();
     }
 
     let web = json!({"matchLabels": {"app": "web"}});
@@ -32,34 +32,34 @@ async fn ingress_by_pod_label_and_port_on_both_nodes() {
     // What may come into a pod is judged on its node.
     let guard = scope.guard("web").await.unwrap();
     for client in ["good", "bad", "near"] {
-        scope.denied(client, &url, &guard).await.unwrap();
+        scope.denied(client, &urls, &guard).await.unwrap();
     }
     let good = json!([{"podSelector": {"matchLabels": {"app": "good"}}}]);
     let port = |port: u16| json!([{"protocol": "TCP", "port": port}]);
     let rule = json!({"from": good, "ports": port(8080)});
     apply(&scope, "allow", json!({"podSelector": web, "ingress": [rule]})).await.unwrap();
-    scope.allowed("good", &url).await.unwrap();
-    scope.denied("bad", &url, &guard).await.unwrap();
-    scope.denied("near", &url, &guard).await.unwrap();
+    scope.allowed("good", &urls).await.unwrap();
+    scope.denied("bad", &urls, &guard).await.unwrap();
+    scope.denied("near", &urls, &guard).await.unwrap();
     // The kubelet of the node still probes it.
     scope.ready("web").await.unwrap();
 
     scope.api::<NetworkPolicy>().delete("allow", &DeleteParams::default()).await.unwrap();
-    scope.denied("good", &url, &guard).await.unwrap();
+    scope.denied("good", &urls, &guard).await.unwrap();
     scope.api::<NetworkPolicy>().delete("deny", &DeleteParams::default()).await.unwrap();
-    scope.allowed("bad", &url).await.unwrap();
+    scope.allowed("bad", &urls).await.unwrap();
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
 async fn egress_by_namespace() {
     let cluster = Cluster::attach("east").await.unwrap();
     let (home, other) = (cluster.scope("egress").await.unwrap(), cluster.scope("target").await.unwrap());
     let args = ["http", "--port", "8080", "--name", "web"];
-    let inside = pod_ip(&home.pod("web", None, &args).await.unwrap()).unwrap();
-    let outside = pod_ip(&other.pod("web", None, &args).await.unwrap()).unwrap();
+    home.pod("web", None, &args).await.unwrap();
+    other.pod("web", None, &args).await.unwrap();
     home.pod("client", None, &["pause"]).await.unwrap();
-    let (inside, outside) = (format!("http://{inside}:8080/"), format!("http://{outside}:8080/"));
+    let (inside, outside) = (home.urls("web", 8080).await.unwrap(), other.urls("web", 8080).await.unwrap());
     home.allowed("client", &inside).await.unwrap();
     home.allowed("client", &outside).await.unwrap();
 

@@ -1,6 +1,6 @@
 //! What users see: status, lists, metrics and reasons of drops tell what is so. Kills an agent of cluster east.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -11,7 +11,6 @@ use tombolo_e2e::{
     command::{succeeds, tombolo},
     eventually,
     machine::{machines, processes, signal, text},
-    pod_ip,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,9 +21,9 @@ async fn lists_and_metrics_show_pods_services_and_drops() {
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
     let scope = cluster.scope("seeing").await.unwrap();
-    let web = scope.pod("web", Some(&nodes[0]), &["http", "--port", "8080"]).await.unwrap();
-    let address = pod_ip(&web).unwrap();
-    let service = scope.service("web", &[("http", "TCP", 8080)], &[]).await.unwrap();
+    scope.pod("web", Some(&nodes[0]), &["http", "--port", "8080"]).await.unwrap();
+    let addresses = scope.pod_ips("web").await.unwrap();
+    let services = scope.service("web", &[("http", "TCP", 8080)], &[]).await.unwrap();
     scope.pod("client", Some(&nodes[0]), &["pause"]).await.unwrap();
 
     let namespace = &scope.namespace;
@@ -34,24 +33,36 @@ async fn lists_and_metrics_show_pods_services_and_drops() {
     };
     eventually(LIMIT, || async {
         let list = succeeds("east", &["service", "list"])?;
-        line(&list, &[namespace, &format!("{service}:8080/TCP"), "1 in cluster 1"])
+        for &service in &services {
+            let frontend = format!("{}/TCP", SocketAddr::new(service, 8080));
+            line(&list, &[namespace, &frontend, "1 in cluster 1"])?;
+        }
+        Ok(())
     })
     .await
     .unwrap();
     let endpoints = succeeds("east", &["endpoint", "list"]).unwrap();
-    let endpoint = line(&endpoints, &[&nodes[0], namespace, "web", &address]).unwrap();
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let mut words = vec![nodes[0].as_str(), namespace, "web"];
+    words.extend(texts.iter().map(String::as_str));
+    let endpoint = line(&endpoints, &words).unwrap();
     let identity = endpoint.split_whitespace().nth(4).unwrap();
     line(&succeeds("east", &["identity", "list"]).unwrap(), &[identity, "app=web"]).unwrap();
     let bpf = |map: &str| succeeds("east", &["bpf", map, "list"]).unwrap();
-    line(&bpf("endpoint"), &[&nodes[0], &address, identity]).unwrap();
-    line(&bpf("address"), &[&nodes[1], &address, identity]).unwrap();
-    line(&bpf("service"), &[&nodes[1], &format!("{service}:8080"), "backends=1"]).unwrap();
+    for address in &texts {
+        line(&bpf("endpoint"), &[&nodes[0], address, identity]).unwrap();
+        line(&bpf("address"), &[&nodes[1], address, identity]).unwrap();
+    }
+    for service in services {
+        let frontend = SocketAddr::new(service, 8080).to_string();
+        line(&bpf("service"), &[&nodes[1], &frontend, "backends=1"]).unwrap();
+    }
 
     let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]});
     let policy = serde_json::from_value(json!({"metadata": {"name": "deny"}, "spec": spec})).unwrap();
     scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
-    let url = format!("http://{address}:8080/");
-    scope.denied("client", &url, &scope.guard("web").await.unwrap()).await.unwrap();
+    let urls = scope.urls("web", 8080).await.unwrap();
+    scope.denied("client", &urls, &scope.guard("web").await.unwrap()).await.unwrap();
     line(&bpf("drops"), &[&nodes[0], "policy-denied"]).unwrap();
 }
 

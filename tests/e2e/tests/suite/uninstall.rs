@@ -15,7 +15,7 @@ use tombolo_e2e::{
     command::succeeds,
     eventually,
     machine::{self, machines, processes},
-    mesh_status, pod_ip,
+    mesh_status,
 };
 use tombolo_playground::{Playground, bpf, layout::Layout};
 
@@ -136,12 +136,12 @@ async fn pods_work(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.renew_dns().await?;
     let nodes = cluster.nodes().await?;
     let scope = cluster.scope("anew").await?;
-    let web = scope.pod("web", Some(&nodes[0]), &["http", "--port", "8080"]).await?;
+    scope.pod("web", Some(&nodes[0]), &["http", "--port", "8080"]).await?;
     scope.service("web", &[("http", "TCP", 8080)], &[]).await?;
     scope.pod("client", Some(&nodes[1]), &["pause"]).await?;
     let name = format!("web.{}.svc.cluster.local", scope.namespace);
-    for target in [pod_ip(&web)?, name] {
-        let url = format!("http://{target}:8080/");
+    let urls = scope.urls("web", 8080).await?;
+    for url in urls.into_iter().chain([format!("http://{name}:8080/")]) {
         let get = || async { scope.exec("client", &["get", &url, "-n", "3"]).await.and_then(Output::ok) };
         eventually(LIMIT, get).await.with_context(|| url.clone())?;
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -10,13 +11,14 @@ use std::{
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
-use tombolo_e2e::{Cluster, GLOBAL, Output, eventually, machine, pod_ip};
+use tombolo_e2e::{Cluster, GLOBAL, Output, eventually, machine};
 use tombolo_playground::{layout::Layout, place::Place};
 
 const MARKER: &str = "tombolo-marker-2f91c4";
 const LIMIT: Duration = Duration::from_secs(30);
 /// Nodes and pods of the two clusters.
-const CROSSING: &str = "(net 10.10.0.0/24 or net 10.100.0.0/16) and (net 10.11.0.0/24 or net 10.101.0.0/16)";
+const CROSSING: &str = "(net 10.10.0.0/24 or net 10.100.0.0/16 or net fd10:0::/64 or net fd64:0::/48) and \
+                        (net 10.11.0.0/24 or net 10.101.0.0/16 or net fd10:1::/64 or net fd64:1::/48)";
 
 #[tokio::test]
 #[ignore = "needs 2 clusters, alone; 30 s"]
@@ -25,11 +27,13 @@ async fn wg_shows_the_tunnel_and_its_key_stays_on_the_node() {
     for (here, there) in [(&east, &west), (&west, &east)] {
         let shown = machine::run(here, "node-1", &["wg", "show", "tombolo-wg0"]).unwrap();
         for node in 0..2 {
-            let endpoint = format!("endpoint: {}:51871", there.addresses().node(node));
-            assert!(shown.contains(&endpoint), "{endpoint} is not in: {shown}");
+            let endpoint = SocketAddr::new(there.addresses().node(node), 51871);
+            assert!(shown.contains(&format!("endpoint: {endpoint}")), "{endpoint} is not in: {shown}");
         }
-        let range = there.addresses().pods().replace("0.0/16", "0.0/24");
-        assert!(shown.contains(&range), "{range} is no allowed address: {shown}");
+        for range in there.plans().map(|plan| plan.pods()) {
+            let of_a_node = range.replace("0.0/16", "0.0/24").replace("::/48", "::/64");
+            assert!(shown.contains(&of_a_node), "{of_a_node} is no allowed address: {shown}");
+        }
     }
     let key = machine::run(&east, "node-1", &["wg", "show", "tombolo-wg0", "private-key"]).unwrap();
     let mode =
@@ -115,8 +119,8 @@ async fn between_clusters_there_is_only_ciphertext() {
     let east = Cluster::attach("east").await.unwrap().named_scope("wire").await.unwrap();
     let west = Cluster::attach("west").await.unwrap().named_scope("wire").await.unwrap();
     let args = ["http", "--port", "8080", "--name", MARKER];
-    let server = east.pod("web", None, &args).await.unwrap();
-    let echo = east.pod("echo", None, &["udp-echo", "--port", "9000"]).await.unwrap();
+    east.pod("web", None, &args).await.unwrap();
+    east.pod("echo", None, &["udp-echo", "--port", "9000"]).await.unwrap();
     for scope in [&east, &west] {
         scope.service("web", &[("http", "TCP", 8080)], &[GLOBAL]).await.unwrap();
     }
@@ -130,14 +134,17 @@ async fn between_clusters_there_is_only_ciphertext() {
     let mut wire = Capture::start(&Place::underlay(&layout).unwrap(), "wire", "any").unwrap();
     let node = machine::machines("west").unwrap().place("node-1").unwrap();
     let mut inside = Capture::start(&node, "inside", "tombolo-wg0").unwrap();
-    for target in [service, format!("http://{}:8080/", pod_ip(&server).unwrap())] {
+    let direct = east.urls("web", 8080).await.unwrap();
+    for target in direct.into_iter().chain([service]) {
         let url = format!("{target}{MARKER}");
         let out = west.exec("client", &["get", &url, "-n", "20"]).await.unwrap().ok().unwrap();
         assert_eq!(out.matches(MARKER).count(), 20, "{out}");
     }
-    let target = format!("{}:9000", pod_ip(&echo).unwrap());
-    let exchange = ["udp-exchange", &target, "-n", "20", "--prefix", MARKER];
-    west.exec("client", &exchange).await.unwrap().ok().unwrap();
+    for address in east.pod_ips("echo").await.unwrap() {
+        let target = SocketAddr::new(address, 9000).to_string();
+        let exchange = ["udp-exchange", &target, "-n", "20", "--prefix", MARKER];
+        west.exec("client", &exchange).await.unwrap().ok().unwrap();
+    }
     inside.finish().unwrap();
     wire.finish().unwrap();
 
