@@ -34,6 +34,11 @@ impl Web {
         Ok(Self { scopes, addresses })
     }
 
+    /// Takes the clusters from number `at` on into one of their own.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        Self { scopes: self.scopes.split_off(at), addresses: self.addresses.split_off(at) }
+    }
+
     /// Waits until the client of every cluster is answered by exactly these clusters, by name and at each address.
     pub async fn answered_by(&self, clusters: &[&str]) -> anyhow::Result<()> {
         for (scope, addresses) in self.scopes.iter().zip(&self.addresses) {
