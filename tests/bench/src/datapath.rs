@@ -1,6 +1,6 @@
 //! What the programs take for a packet.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, ensure};
 use nix::{
@@ -20,8 +20,9 @@ use tombolo_loader::{Datapath, Table};
 
 use crate::{
     Benchmark, Context,
-    measure::{Result, median, record},
+    measure::{Result, record},
     netns::{Netns, this_program},
+    statistics::median,
 };
 
 /// `datapath.ns.*`.
@@ -43,7 +44,8 @@ pub const PROGRAMS: Benchmark = Benchmark {
         "datapath.ns.mesh_ingress.pod",
     ],
     measures: "a program on a TCP packet of a known connection by BPF_PROG_TEST_RUN, p50 of 20000 runs, each on a fresh \
-        packet; the last word says where the packet goes, or what is done to it",
+        packet, in programs that are loaded anew for every sample; the last word says where the packet goes, or what is \
+        done to it",
     leaves_out: "what the kernel does with the verdict, large maps, cold caches, segmented and cloned packets. Two readings \
         of the clock are in it",
     run: programs,
@@ -62,8 +64,8 @@ const NEXT: i32 = -1;
 const DROP: i32 = 2;
 const REDIRECT: i32 = 7;
 
-/// Names with their samples in ns.
-type Samples = Vec<(String, Vec<f64>)>;
+/// Names with nanoseconds.
+type Times = BTreeMap<String, f64>;
 
 fn programs(context: &Context) -> anyhow::Result<Vec<Result>> {
     let netns = Netns::fresh()?;
@@ -77,10 +79,14 @@ fn programs(context: &Context) -> anyhow::Result<Vec<Result>> {
     netns.ip("address add 192.168.0.1/24 dev eth0")?;
     netns.ip("neighbour add 192.168.0.2 lladdr 02:00:00:00:00:03 dev eth0")?;
     netns.ip("route add 10.1.1.0/24 via 192.168.0.2")?;
-    let (program, rounds) = (this_program()?, context.rounds.to_string());
-    let samples: Samples =
-        serde_json::from_str(&netns.run(0, &[&program, "programs", "--rounds", &rounds])?)?;
-    Ok(samples.into_iter().map(|(name, samples)| record(name, "ns", samples)).collect())
+    let program = this_program()?;
+    let take = |_| anyhow::Ok(serde_json::from_str::<Times>(&netns.run(0, &[&program, "programs"])?)?);
+    let samples = (0..context.rounds).map(take).collect::<anyhow::Result<Vec<_>>>()?;
+    let names = samples.first().into_iter().flat_map(BTreeMap::keys);
+    let line = |name: &String| {
+        record(name.clone(), "ns", samples.iter().filter_map(|times| times.get(name).copied()).collect())
+    };
+    Ok(names.map(line).collect())
 }
 
 /// A packet and what must become of it.
@@ -93,22 +99,15 @@ struct Case {
 
 /// The harness, in a network namespace of its own. The BPF filesystem is in a mount namespace of its own too, so that
 /// nothing is left of it, however this ends.
-pub fn time_programs(rounds: usize) -> anyhow::Result<Samples> {
+pub fn time_programs() -> anyhow::Result<Times> {
     let at = Path::new("/sys/fs/bpf");
     unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace: is this root?")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), None::<&str>).context("no BPF filesystem")?;
     let datapath = Datapath::load(&at.join("bench"))?;
     fill(&datapath)?;
-    let cases = cases(&datapath)?;
-    let mut samples: Samples =
-        cases.iter().map(|case| (format!("datapath.ns.{}", case.name), Vec::new())).collect();
-    for _ in 0..rounds {
-        for (case, (_, samples)) in cases.iter().zip(&mut samples) {
-            samples.push(case.time(&datapath)?);
-        }
-    }
-    Ok(samples)
+    let time = |case: &Case| Ok((format!("datapath.ns.{}", case.name), case.time(&datapath)?));
+    cases(&datapath)?.iter().map(time).collect()
 }
 
 fn fill(datapath: &Datapath) -> anyhow::Result<()> {

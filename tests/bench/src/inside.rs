@@ -21,8 +21,9 @@ use tombolo_playground::cgroup::Cgroup;
 
 use crate::{
     cni, datapath,
-    measure::{median, percentile},
+    measure::in_turn,
     propagation, scale,
+    statistics::{median, percentile},
 };
 
 /// Bytes of a request and of its answer.
@@ -88,13 +89,10 @@ pub enum Command {
     },
     /// Time calls of CNI plugins, in a node.
     #[command(hide = true)]
-    Cni(cni::Calls),
+    Cni,
     /// Time the programs on packets in memory.
     #[command(hide = true)]
-    Programs {
-        #[arg(long)]
-        rounds: usize,
-    },
+    Programs,
     /// Say when a backend is in the maps of this node.
     #[command(hide = true)]
     Backend(propagation::Wanted),
@@ -136,8 +134,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             setns(file, CloneFlags::CLONE_NEWNET).context("cannot enter the pod's network")?;
             print(&connect(service, pod, count)?)
         }
-        Command::Cni(calls) => print(&cni::time_calls(&calls)?),
-        Command::Programs { rounds } => print(&datapath::time_programs(rounds)?),
+        Command::Cni => cni::serve(),
+        Command::Programs => print(&datapath::time_programs()?),
         Command::Backend(wanted) => wanted.report(),
         Command::Backends(many) => many.report(),
         Command::Chain { hop } => hop.run(),
@@ -197,10 +195,12 @@ fn accept(address: SocketAddr) -> anyhow::Result<()> {
 fn connect(service: SocketAddr, pod: SocketAddr, count: usize) -> anyhow::Result<Connects> {
     is_translated(service, pod)?;
     let (mut to_service, mut to_pod) = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        to_service.push(connect_once(service)?);
-        to_pod.push(connect_once(pod)?);
+    for round in 0..count {
+        let times = in_turn(round, || connect_once(service), || connect_once(pod))?;
+        to_service.push(times.0);
+        to_pod.push(times.1);
     }
+    is_translated(service, pod)?;
     Ok(Connects { service: Times::of(to_service), pod: Times::of(to_pod) })
 }
 

@@ -11,11 +11,13 @@ mod measure;
 mod mesh;
 mod netns;
 mod pods;
+mod process;
 mod propagation;
 mod report;
 mod scale;
 mod scope;
 mod service;
+mod statistics;
 mod throughput;
 mod wireguard;
 
@@ -68,15 +70,25 @@ struct Benchmark {
     run: fn(&Context) -> anyhow::Result<Vec<measure::Result>>,
 }
 
-const BENCHMARKS: [&Benchmark; 15] = [
+const BENCHMARKS: [&Benchmark; 25] = [
     &pods::SAME_THROUGHPUT,
+    &pods::SAME_FOUR,
     &pods::SAME_RR,
     &pods::CROSS_THROUGHPUT,
+    &pods::CROSS_FOUR,
+    &pods::CROSS_MTU,
+    &pods::CROSS_FORWARD,
     &pods::CROSS_RR,
     &service::CONNECT_100,
     &service::CONNECT_10K,
     &cni::CALLS,
+    &cni::SIXTEEN,
+    &cni::NEW,
     &mesh::THROUGHPUT,
+    &mesh::FOUR,
+    &mesh::BOTH,
+    &mesh::UDP,
+    &mesh::CPU,
     &propagation::PROPAGATION,
     &propagation::LATENCY,
     &scale::SYNC,
@@ -99,7 +111,7 @@ struct Arguments {
     /// Length of a sample of throughput or round trips, seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Say what each benchmark measures and what it leaves out
+    /// Say what each benchmark measures and what it leaves out, and measure nothing
     #[arg(long)]
     list: bool,
     #[command(subcommand)]
@@ -135,13 +147,14 @@ fn start() -> anyhow::Result<ExitCode> {
     }
     let context = Context { rounds: arguments.rounds.into(), seconds: arguments.seconds };
     let file = layout::checkout().join("target/bench/results.json");
-    let (mut results, mut failed) = (Vec::new(), false);
+    let (mut results, mut left_out, mut failed) = (Vec::new(), Vec::new(), false);
     for benchmark in chosen {
         writeln!(io::stderr(), "{} …", benchmark.names.join(", "))?;
         match (benchmark.run)(&context) {
             Ok(lines) => {
                 report::append(&file, &lines)?;
                 results.extend(lines);
+                left_out.push(format!("{} leaves out {}", benchmark.names.join(", "), benchmark.leaves_out));
             }
             Err(error) => {
                 failed = true;
@@ -149,6 +162,27 @@ fn start() -> anyhow::Result<ExitCode> {
             }
         }
     }
-    writeln!(stdout, "{}\n{}", report::table(&results), file.display())?;
+    let table = report::table(&results);
+    writeln!(stdout, "{table}\nMedians, and the smallest and the largest of {} samples.", context.rounds)?;
+    writeln!(stdout, "{}\n{}", left_out.join("\n"), file.display())?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart_and_every_benchmark_says_what_it_is() {
+        let mut names: Vec<_> = BENCHMARKS.iter().flat_map(|benchmark| benchmark.names).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(
+            BENCHMARKS
+                .iter()
+                .all(|b| !b.names.is_empty() && !b.measures.is_empty() && !b.leaves_out.is_empty())
+        );
+    }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::statistics::{Range, median, range};
+
 /// One line of the table: what is measured, against whom, and what is wanted.
 pub struct Comparison {
     /// Stable name, like `pod.same.throughput`.
@@ -25,17 +27,24 @@ pub struct Result {
     pub unit: String,
     /// Median of our samples.
     pub ours: f64,
+    /// Smallest and largest of our samples.
+    pub ours_range: Range,
     /// Median of the peer's samples; none without a peer.
     pub peer: Option<f64>,
+    /// Smallest and largest of the peer's samples.
+    pub peer_range: Option<Range>,
     /// As in [`Comparison`].
     pub peer_name: Option<String>,
     /// `ours / peer`.
     pub ratio: Option<f64>,
+    /// Smallest and largest ratio of two samples of one round; `ratio` is never outside of it.
+    pub ratio_range: Option<Range>,
     /// As in [`Comparison`].
     pub higher_is_better: bool,
     /// As in [`Comparison`].
     pub goal: Option<f64>,
-    /// All samples, ours and the peer's, in the order they were taken.
+    /// All samples, ours and the peer's, a pair for each round: ours was taken first in the first round, the peer's in
+    /// the second, and so on.
     pub runs: Vec<(f64, Option<f64>)>,
 }
 
@@ -48,41 +57,57 @@ impl Result {
 }
 
 /// Takes a sample of each side in turn, `rounds` times (at least five), so that noise of the machine meets both.
-/// The order within a round alternates. The first failing sample ends it.
+/// The first failing sample ends it.
 pub fn compare(
     what: &Comparison,
     rounds: usize,
-    mut ours: impl FnMut() -> anyhow::Result<f64>,
-    mut peer: impl FnMut() -> anyhow::Result<f64>,
+    ours: impl FnMut() -> anyhow::Result<f64>,
+    peer: impl FnMut() -> anyhow::Result<f64>,
 ) -> anyhow::Result<Result> {
-    let mut runs = Vec::new();
-    for round in 0..rounds.max(5) {
-        let pair = if round % 2 == 0 {
-            let ours = ours()?;
-            (ours, peer()?)
-        } else {
-            let peer = peer()?;
-            (ours()?, peer)
-        };
-        runs.push(pair);
+    Ok(summarize(what, pairs(rounds, ours, peer)?))
+}
+
+/// The samples of [`compare`], of any kind.
+pub fn pairs<T>(
+    rounds: usize,
+    mut ours: impl FnMut() -> anyhow::Result<T>,
+    mut peer: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<(T, T)>> {
+    (0..rounds.max(5)).map(|round| in_turn(round, &mut ours, &mut peer)).collect()
+}
+
+/// Takes both: ours first when `round` is even, the peer first when it is odd. So what one leaves behind for the other,
+/// or has warmed up for it, meets both as often.
+pub fn in_turn<T>(
+    round: usize,
+    ours: impl FnOnce() -> anyhow::Result<T>,
+    peer: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, T)> {
+    if round.is_multiple_of(2) {
+        let ours = ours()?;
+        Ok((ours, peer()?))
+    } else {
+        let peer = peer()?;
+        Ok((ours()?, peer))
     }
-    Ok(summarize(what, runs))
 }
 
 /// The line that follows from pairs of samples, ours and the peer's.
 pub fn summarize(what: &Comparison, runs: Vec<(f64, f64)>) -> Result {
-    let ours = median(runs.iter().map(|r| r.0).collect());
-    let peer = median(runs.iter().map(|r| r.1).collect());
+    let (ours, peer): (Vec<_>, Vec<_>) = runs.iter().copied().unzip();
+    let ratios: Vec<_> = runs.iter().map(|(ours, peer)| ours / peer).collect();
+    let against = median(peer.clone());
+    let alone = record(what.name.to_owned(), what.unit, ours);
     Result {
-        name: what.name.to_owned(),
-        unit: what.unit.to_owned(),
-        ours,
-        peer: Some(peer),
+        peer: Some(against),
+        peer_range: Some(range(&peer)),
         peer_name: Some(what.peer_name.to_owned()),
-        ratio: Some(ours / peer),
+        ratio: Some(alone.ours / against),
+        ratio_range: Some(range(&ratios)),
         higher_is_better: what.higher_is_better,
         goal: what.goal,
         runs: runs.into_iter().map(|(ours, peer)| (ours, Some(peer))).collect(),
+        ..alone
     }
 }
 
@@ -92,33 +117,16 @@ pub fn record(name: String, unit: &str, samples: Vec<f64>) -> Result {
         name,
         unit: unit.to_owned(),
         ours: median(samples.clone()),
+        ours_range: range(&samples),
         peer: None,
+        peer_range: None,
         peer_name: None,
         ratio: None,
+        ratio_range: None,
         higher_is_better: false,
         goal: None,
         runs: samples.into_iter().map(|sample| (sample, None)).collect(),
     }
-}
-
-/// The median; the mean of the middle two for an even number, NaN for none.
-pub fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    let middle = samples.len() / 2;
-    match (samples.get(middle), samples.len() % 2) {
-        (None, _) => f64::NAN,
-        (Some(&upper), 0) => f64::midpoint(samples[middle - 1], upper),
-        (Some(&only), _) => only,
-    }
-}
-
-/// The value below which a part `p` (0.0..=1.0) of the samples lies (nearest rank); NaN for none.
-pub fn percentile(mut samples: Vec<f64>, p: f64) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    let last = samples.len().saturating_sub(1);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "p is within 0 and 1")]
-    let rank = ((last as f64) * p.clamp(0.0, 1.0)).round() as usize;
-    samples.get(rank).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -151,6 +159,7 @@ mod tests {
         .unwrap();
         assert_eq!(order.into_inner(), "oppooppoop");
         assert_eq!((result.ours, result.peer, result.ratio), (3.0, Some(6.0), Some(0.5)));
+        assert_eq!((result.ours_range, result.peer_range), ([1.0, 5.0], Some([2.0, 10.0])));
         assert_eq!(result.met(), Some(true));
     }
 
@@ -158,7 +167,8 @@ mod tests {
     fn without_a_peer_there_is_no_ratio() {
         let line = serde_json::to_value(record("x".into(), "ns", vec![3.0, 1.0, 2.0])).unwrap();
         assert_eq!(line["ours"], 2.0);
-        assert!(["peer", "peer_name", "ratio", "goal"].iter().all(|field| line[field].is_null()));
+        let fields = ["peer", "peer_range", "peer_name", "ratio", "ratio_range", "goal"];
+        assert!(fields.iter().all(|field| line[field].is_null()));
         assert_eq!(line["runs"][0], serde_json::json!([3.0, null]));
     }
 
@@ -169,9 +179,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn percentiles_are_ordered(samples in proptest::collection::vec(0.0..1e9, 1..100)) {
-            let p = |p| percentile(samples.clone(), p);
-            prop_assert!(p(0.0) <= p(0.5) && p(0.5) <= p(0.99) && p(0.99) <= p(1.0));
+        fn the_ratio_is_within_its_range(runs in proptest::collection::vec((0.1..1e6, 0.1..1e6), 1..20)) {
+            // An even number has a mean for its median, which may be anywhere between two samples.
+            prop_assume!(runs.len() % 2 == 1);
+            let result = summarize(&WHAT, runs);
+            let (ratio, [least, most]) = (result.ratio.unwrap(), result.ratio_range.unwrap());
+            prop_assert!(least <= ratio && ratio <= most);
         }
     }
 }

@@ -3,27 +3,19 @@
 use std::{
     env, fs,
     net::Ipv4Addr,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
 
+use crate::process::Running;
+
 /// A network namespace of somebody else's process, or one of our own, which goes away when this is dropped.
 pub struct Netns {
     pid: i32,
     holder: Option<Running>,
-}
-
-/// A process that ends when this is dropped, or when this program dies.
-pub struct Running(pub Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Netns {
@@ -102,13 +94,18 @@ impl Netns {
 }
 
 /// Where traffic must have been: the device's counters tell.
+#[derive(Clone, Copy)]
 pub struct Witness<'a>(pub &'a Netns, pub &'a str);
+
+/// What the sample before has left behind, like connections that close, has this long to go.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Takes a sample, a figure and how many bytes it moved, and fails unless all witnesses saw as many.
 pub fn witnessed(
     witnesses: &[Witness],
     sample: impl FnOnce() -> anyhow::Result<(f64, u64)>,
 ) -> anyhow::Result<f64> {
+    thread::sleep(PAUSE);
     let before = witnesses.iter().map(|w| w.0.bytes(w.1)).collect::<anyhow::Result<Vec<_>>>()?;
     let (figure, moved) = sample()?;
     ensure!(moved > 0, "nothing was moved");

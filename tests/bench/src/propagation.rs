@@ -28,9 +28,10 @@ pub use load::{LATENCY, Many};
 use crate::{
     Benchmark, Context,
     client::{client, runtime},
-    measure::{Comparison, Result, compare, median},
+    measure::{Comparison, Result, compare},
     netns::this_program,
     scope::Scope,
+    statistics::median,
 };
 use chain::Chain;
 use reporter::Reporter;

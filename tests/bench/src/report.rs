@@ -5,36 +5,53 @@ use std::{fs::OpenOptions, io::Write, path::Path};
 use anyhow::Context;
 use comfy_table::{Table, presets::NOTHING};
 
-use crate::measure::Result;
+use crate::{measure::Result, statistics::Range};
 
-/// The table, a line per comparison.
+/// The table, a line per comparison: medians, and behind each the smallest and the largest.
 pub fn table(results: &[Result]) -> String {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header([
-        "benchmark",
-        "ours",
-        "peer",
-        "unit",
-        "against",
-        "ratio",
-        "goal",
-        "met",
-    ]);
-    let figure = |figure: Option<f64>| figure.map_or("-".to_owned(), |figure| format!("{figure:.3}"));
+    let header = ["benchmark", "ours", "", "peer", "", "unit", "against", "ratio", "", "goal", "met"];
+    table.load_style(NOTHING).set_header(header);
     for r in results {
         let sign = if r.higher_is_better { "≥" } else { "≤" };
         table.add_row([
             r.name.clone(),
-            figure(Some(r.ours)),
-            figure(r.peer),
+            figure(r.ours),
+            range(r.ours_range),
+            or_none(r.peer.map(figure)),
+            or_none(r.peer_range.map(range)),
             r.unit.clone(),
-            r.peer_name.clone().unwrap_or("-".to_owned()),
-            figure(r.ratio),
-            r.goal.map_or("-".to_owned(), |goal| format!("{sign} {goal}")),
-            r.met().map_or("-", |met| if met { "yes" } else { "no" }).to_owned(),
+            or_none(r.peer_name.clone()),
+            or_none(r.ratio.map(figure)),
+            or_none(r.ratio_range.map(range)),
+            or_none(r.goal.map(|goal| format!("{sign} {goal}"))),
+            or_none(r.met().map(|met| if met { "yes" } else { "no" }.to_owned())),
         ]);
     }
     table.to_string()
+}
+
+/// Four digits or more, as people compare them.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => format!("{value:.0}"),
+        size if size >= 100.0 => format!("{value:.1}"),
+        size if size >= 10.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// Both ends; one when they are the same.
+pub fn range([least, most]: Range) -> String {
+    if least.total_cmp(&most).is_eq() {
+        String::new()
+    } else {
+        format!("{}–{}", figure(least), figure(most))
+    }
+}
+
+fn or_none(cell: Option<String>) -> String {
+    cell.unwrap_or("-".to_owned())
 }
 
 /// Appends one JSON object per line.
@@ -48,4 +65,27 @@ pub fn append(path: &Path, results: &[Result]) -> anyhow::Result<()> {
         writeln!(file, "{}", serde_json::to_string(result)?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::{Comparison, record, summarize};
+
+    #[test]
+    fn the_table_shows_medians_and_spreads() {
+        let what = Comparison {
+            name: "pod.same.throughput",
+            unit: "Gbit/s",
+            peer_name: "veth pair",
+            higher_is_better: true,
+            goal: Some(0.98),
+        };
+        let runs = vec![(18.0, 20.0), (17.0, 17.0), (19.0, 18.0)];
+        let table = table(&[summarize(&what, runs), record("datapath.ns".into(), "ns", vec![310.0; 3])]);
+        let rows: Vec<Vec<_>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
+        let wanted = "pod.same.throughput 18.00 17.00–19.00 18.00 17.00–20.00 Gbit/s veth pair 1.000 0.900–1.056 ≥ 0.98 yes";
+        assert_eq!(rows[1].join(" "), wanted);
+        assert_eq!(rows[2].join(" "), "datapath.ns 310.0 - - ns - - - - -");
+    }
 }

@@ -10,17 +10,12 @@ mod resume;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Lines, Write as _},
     path::{Path, PathBuf},
-    process::{ChildStdout, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tombolo_playground::layout;
 
 pub use daemon::{Daemon, Measured};
@@ -31,9 +26,11 @@ pub use resume::RESUME;
 
 use crate::{
     Benchmark, Context,
-    measure::{Comparison, Result, median, record, summarize},
-    netns::{Netns, Running, this_program},
+    measure::{Comparison, Result, record, summarize},
+    netns::{Netns, this_program},
+    process::Process,
     propagation::monotonic,
+    statistics::median,
 };
 use generated::Cluster;
 use plot::Curve;
@@ -54,8 +51,8 @@ pub const SYNC: Benchmark = Benchmark {
         identities, 50 services with 4 backends, the rest endpoints), over QUIC on loopback. sync: seconds from its \
         start until it has all records of all clusters; memory: what it holds then. rest: its share of a core, and all \
         traffic in both directions, while nothing changes; found: seconds from the moment that all other clusters stop \
-        until the last of them is known not to answer. growth: how many times as much twice as many clusters take; \
-        target/bench/mesh-growth.svg shows the curves. The peer is the limit that is set",
+        until the last of them is known not to answer. growth: how many times as much twice as many clusters take, \
+        sample by sample; target/bench/mesh-growth.svg shows the curves. The peer is the limit that is set",
     leaves_out: "Kubernetes and nodes: the own cluster's records are generated, storage is memory; the other clusters \
         share one process and have no sessions with each other. Each of the two processes has one CPU",
     run: sync,
@@ -78,6 +75,7 @@ fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
     let mut results = Vec::new();
     let mut curves =
         COSTS.map(|(name, unit, _)| Curve { title: format!("{name}, {unit}"), points: Vec::new() });
+    let mut smaller: Vec<Sample> = Vec::new();
     for clusters in SIZES {
         let samples = samples(clusters, context)?;
         let median: [f64; COSTS.len()] =
@@ -95,11 +93,14 @@ fn sync(context: &Context) -> anyhow::Result<Vec<Result>> {
         }
         line(FOUND, samples.iter().map(|sample| sample.found).collect());
         for (index, name) in ["sync", "memory"].into_iter().enumerate() {
-            let before = curves[index].points.last();
-            let growth = before.map(|(_, before)| (median[index] / before, 2.0));
-            let line = |growth| against(format!("mesh.growth.{name}.{clusters}"), "times", vec![growth]);
-            results.extend(growth.map(line));
+            let growth =
+                |(larger, smaller): (&Sample, &Sample)| (larger.costs[index] / smaller.costs[index], 2.0);
+            let runs: Vec<_> = samples.iter().zip(&smaller).map(growth).collect();
+            if !runs.is_empty() {
+                results.push(against(format!("mesh.growth.{name}.{clusters}"), "times", runs));
+            }
         }
+        smaller = samples;
         for (curve, value) in curves.iter_mut().zip(median) {
             curve.points.push((clusters, value));
         }
@@ -143,13 +144,16 @@ fn samples(clusters: u8, context: &Context) -> anyhow::Result<Vec<Sample>> {
         let bytes = (netns.bytes("lo")? - before) / 2;
         let expected = u64::from(clusters) * u64::from(OBJECTS);
         ensure!(measured.records == expected, "the daemon has {} of {expected} records", measured.records);
+        let connected = measured.connected;
+        ensure!(connected == clusters - 1, "the daemon rested with {connected} of {} others", clusters - 1);
         #[expect(clippy::cast_precision_loss, reason = "bytes of seconds")]
         let traffic = bytes as f64 * 8.0 / 1000.0 / measured.rested;
         peers.signal(Signal::SIGSTOP)?;
         let stopped = monotonic()?;
         let found: Duration = serde_json::from_str(&daemon.line()?)?;
         peers.signal(Signal::SIGCONT)?;
-        let found = found.saturating_sub(stopped).as_secs_f64();
+        let found = found.checked_sub(stopped).context("the others were lost before they stopped")?;
+        let found = found.as_secs_f64();
         samples.push(Sample { costs: [measured.sync, measured.memory, measured.rest, traffic], found });
     }
     Ok(samples)
@@ -169,37 +173,5 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A process that says what it has to say in lines.
-struct Process {
-    running: Running,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = command.spawn().context("cannot run this program")?;
-        let stdout = child.stdout.take().context("its output is not piped")?;
-        Ok(Self { running: Running(child), lines: BufReader::new(stdout).lines() })
-    }
-
-    /// One that is told things, too.
-    fn talking(command: &mut Command) -> anyhow::Result<Self> {
-        Self::start(command.stdin(Stdio::piped()))
-    }
-
-    fn tell(&mut self, line: &str) -> anyhow::Result<()> {
-        let stdin = self.running.0.stdin.as_mut().context("its input is not piped")?;
-        Ok(writeln!(stdin, "{line}")?)
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.running.0.id())?), signal).context("it has ended")
-    }
-
-    fn line(&mut self) -> anyhow::Result<String> {
-        self.lines.next().context("it ended early")?.context("its output cannot be read")
     }
 }

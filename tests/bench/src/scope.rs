@@ -1,6 +1,7 @@
 //! A Kubernetes namespace that a benchmark owns, and pods in it.
 
 use std::{
+    fs,
     net::Ipv4Addr,
     path::PathBuf,
     process,
@@ -104,6 +105,13 @@ impl Drop for Scope<'_> {
 pub fn node(cluster: &Cluster, node: &str) -> anyhow::Result<Netns> {
     let place = cluster.place(node)?;
     Ok(Netns::of(place.holder().with_context(|| format!("{}/{node} does not run", cluster.name()))?))
+}
+
+/// The processes of a node that run this program.
+pub fn processes(cluster: &Cluster, node: &str, program: &str) -> anyhow::Result<Vec<u32>> {
+    let runs = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with(program));
+    let found = cluster.place(node)?.cgroup().all_processes().into_iter().filter(runs);
+    Ok(found.filter_map(|pid| pid.try_into().ok()).collect())
 }
 
 /// Tries until it succeeds, at most `limit`; the last error when it never does.

@@ -2,22 +2,29 @@
 
 use std::{
     fs,
+    io::{self, Write},
     net::Ipv4Addr,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use tombolo_playground::{binaries::cache_dir, image::hex_digest, layout::checkout};
 
 use crate::{
-    netns::{Netns, Running, finish},
-    scope::eventually,
+    netns::{Netns, finish},
+    process::Running,
 };
 
 const PACKAGE: &str = "golang.zx2c4.com/wireguard";
 const PORT: &str = "51820";
+/// Where it and `wg` look for the sockets of the devices.
+const SOCKETS: &str = "/var/run/wireguard";
+/// How long it may take to start on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Two ends that reach each other through their tunnel; all goes away when this is dropped.
 pub struct Pair {
@@ -30,13 +37,12 @@ pub struct Pair {
     /// The tunnel's device at the client and at the server.
     pub devices: [String; 2],
     _router: Netns,
-    _tunnels: [Running; 2],
+    tunnels: [Running; 2],
 }
 
 impl Pair {
-    /// Builds the program when the cache has none, and connects two of them.
-    pub fn new() -> anyhow::Result<Self> {
-        let program = program()?;
+    /// Connects two of the program that [`program`] has built.
+    pub fn new(program: &Path) -> anyhow::Result<Self> {
         let (client, server, router) = (Netns::fresh()?, Netns::fresh()?, Netns::fresh()?);
         for (end, device, net) in [(&client, "left", 1), (&server, "right", 2)] {
             end.connect("eth0", &router, device)?;
@@ -49,7 +55,7 @@ impl Pair {
         router.run(0, &["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])?;
         // Their sockets are files of the machine, so the names are used once.
         let devices = [1, 2].map(|end| format!("bwg{end}-{}", process::id()));
-        let tunnels = [start(&client, &program, &devices[0])?, start(&server, &program, &devices[1])?];
+        let tunnels = [start(&client, program, &devices[0])?, start(&server, program, &devices[1])?];
         let keys = [key()?, key()?];
         for (i, end) in [&client, &server].into_iter().enumerate() {
             let (own, other) = (i + 1, 2 - i);
@@ -60,7 +66,12 @@ impl Pair {
             end.ip(&format!("link set {} mtu 1420 up", devices[i]))?;
         }
         let address = Ipv4Addr::new(198, 18, 2, 2);
-        Ok(Self { client, server, address, devices, _router: router, _tunnels: tunnels })
+        Ok(Self { client, server, address, devices, _router: router, tunnels })
+    }
+
+    /// The processes of both tunnels.
+    pub fn processes(&self) -> Vec<u32> {
+        self.tunnels.iter().map(|tunnel| tunnel.0.id()).collect()
     }
 }
 
@@ -112,14 +123,35 @@ fn start(end: &Netns, program: &Path, device: &str) -> anyhow::Result<Running> {
         .env("WG_PROCESS_FOREGROUND", "1")
         .env("LOG_LEVEL", "error")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        // It says there why it ends.
+        .stdout(io::stderr())
         .spawn()?;
-    let running = Running(child);
-    eventually(Duration::from_secs(10), || end.run(0, &["wg", "show", device]))?;
+    let mut running = Running(child);
+    listens(&Path::new(SOCKETS).join(format!("{device}.sock")), &mut running, PATIENCE)?;
     Ok(running)
 }
 
-fn program() -> anyhow::Result<PathBuf> {
+/// Waits until the process accepts connections at a socket. `wg` must not come before: it takes a socket that does not
+/// listen yet for one that is left over and deletes it, the process then ends, and `wg` falls back to the kernel, where
+/// this protocol may not be supported.
+fn listens(socket: &Path, process: &mut Running, patience: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let refused = match UnixStream::connect(socket) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if let Some(status) = process.0.try_wait()? {
+            bail!("wireguard-go ended at once: {status}; its messages are above");
+        }
+        let socket = socket.display();
+        ensure!(started.elapsed() < patience, "{socket} is not served after {patience:?}: {refused}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The program, built when the cache has none: before anything is measured, as the build keeps the machine busy.
+pub fn program() -> anyhow::Result<PathBuf> {
     let module = checkout().join("tests/bench/wireguard-go");
     let pins = fs::read_to_string(module.join("go.mod"))? + &fs::read_to_string(module.join("go.sum"))?;
     let digest: String = hex_digest(pins.as_bytes()).chars().take(16).collect();
@@ -128,6 +160,7 @@ fn program() -> anyhow::Result<PathBuf> {
         return Ok(target);
     }
     fs::create_dir_all(target.parent().unwrap_or(&target))?;
+    writeln!(io::stderr(), "building wireguard-go, once")?;
     let fresh = target.with_extension(format!("{}.new", process::id()));
     let status = Command::new("go")
         .current_dir(module)
@@ -142,19 +175,47 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(target)
 }
 
-#[cfg(all(test, feature = "privileged"))]
+#[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+
     use super::*;
-    use crate::{
-        netns::{Path, Witness, witnessed},
-        throughput::stream,
-    };
+
+    fn waits() -> Running {
+        Running(Command::new("sleep").arg("60").spawn().unwrap())
+    }
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("bench-{name}-{}.sock", process::id()))
+    }
 
     #[test]
-    fn a_stream_passes_both_tunnels() {
-        let pair = Pair::new().unwrap();
-        let path = Path { client: &pair.client, server: &pair.server, address: pair.address };
-        let ends = [Witness(&pair.client, &pair.devices[0]), Witness(&pair.server, &pair.devices[1])];
-        assert!(witnessed(&ends, || stream(&path, 1)).unwrap() > 0.0);
+    fn a_socket_that_does_not_listen_yet_is_waited_for_and_stays() {
+        let path = path("late");
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        let (started, delay) = (Instant::now(), Duration::from_millis(300));
+        let listener = thread::spawn(move || {
+            thread::sleep(delay);
+            listen(&fd, Backlog::new(8).unwrap()).unwrap();
+            fd
+        });
+        let result = listens(&path, &mut waits(), Duration::from_secs(10));
+        let (waited, exists) = (started.elapsed(), path.exists());
+        drop(listener.join().unwrap());
+        fs::remove_file(&path).unwrap();
+        result.unwrap();
+        assert!(exists && waited >= delay, "{waited:?}");
+    }
+
+    #[test]
+    fn one_that_ends_or_never_listens_is_an_error() {
+        let mut ended = Running(Command::new("false").spawn().unwrap());
+        let error = listens(&path("ended"), &mut ended, Duration::from_secs(10)).unwrap_err().to_string();
+        assert!(error.contains("exit status: 1"), "{error}");
+        let error = listens(&path("never"), &mut waits(), Duration::from_millis(50)).unwrap_err().to_string();
+        assert!(error.contains("is not served after 50ms: No such file"), "{error}");
     }
 }

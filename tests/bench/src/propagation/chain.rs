@@ -23,11 +23,7 @@ use super::{
     reporter::{Reporter, say_ready, say_seen},
     slices,
 };
-use crate::{
-    client::runtime,
-    netns::{Running, this_program},
-    scope::eventually,
-};
+use crate::{client::runtime, netns::this_program, process::Running, scope::eventually};
 
 const PREFIX: &str = "bench/";
 

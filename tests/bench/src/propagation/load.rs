@@ -25,9 +25,10 @@ use super::{
 use crate::{
     Benchmark, Context,
     client::runtime,
-    measure::{Comparison, Result, percentile, summarize},
+    measure::{Comparison, Result, pairs, summarize},
     netns::this_program,
     scope::Scope,
+    statistics::percentile,
 };
 
 /// `mesh.latency`.
@@ -72,16 +73,13 @@ fn latency(context: &Context) -> anyhow::Result<Vec<Result>> {
     let slices = runtime.block_on(slices(&east.kubeconfig(), &here.namespace))?;
     let maps = Reporter::start(&mut west.command(&node, &argv)?)?;
     let chain = Chain::start(east, &here.namespace, "load")?;
-    let mut samples = Vec::new();
     let sample = |side, reporter| runtime.block_on(times(&slices, side, [a, b], context.seconds, reporter));
+    let ours = || sample("ours", &maps).context("tombolo");
+    let peer = || sample("peer", &chain.end).context("the etcd watch chain");
     // The first sample of each makes connections and fills caches.
-    for round in 0..=context.rounds {
-        let ours = sample("ours", &maps).context("tombolo")?;
-        let peer = sample("peer", &chain.end).context("the etcd watch chain")?;
-        if round > 0 {
-            samples.push((ours, peer));
-        }
-    }
+    ours()?;
+    peer()?;
+    let samples = pairs(context.rounds, ours, peer)?;
     let mut results = Vec::new();
     for (name, p, limit) in LIMITS {
         let of = |times: &[Taken], what: fn(&Taken) -> f64| percentile(times.iter().map(what).collect(), p);
@@ -95,9 +93,9 @@ fn latency(context: &Context) -> anyhow::Result<Vec<Result>> {
             "limit",
             samples.iter().map(|(ours, _)| (of(ours, |t| t.answered), limit)).collect(),
         ));
-        let pairs =
+        let runs =
             samples.iter().map(|(ours, peer)| (of(ours, |t| t.written), of(peer, |t| t.written))).collect();
-        results.push(line(".chain", "etcd watch chain", pairs));
+        results.push(line(".chain", "etcd watch chain", runs));
     }
     Ok(results)
 }

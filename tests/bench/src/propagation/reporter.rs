@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::netns::Running;
+use crate::process::Running;
 
 /// Long for what takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);

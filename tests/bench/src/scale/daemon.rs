@@ -5,6 +5,7 @@ use std::{
     io::{Write, stdout},
     net::SocketAddr,
     path::PathBuf,
+    process,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,7 +28,10 @@ use tombolo_mesh_net::{
 };
 
 use super::{generated::Cluster, peers::Listed};
-use crate::propagation::monotonic;
+use crate::{
+    process::{cpu, resident},
+    propagation::monotonic,
+};
 
 /// What it says when its rest begins.
 pub const RESTS: &str = "rests";
@@ -64,6 +68,8 @@ pub struct Measured {
     pub rest: f64,
     /// How long nothing happened, seconds.
     pub rested: f64,
+    /// Other clusters that answered when the rest was over.
+    pub connected: u8,
 }
 
 impl Daemon {
@@ -95,18 +101,22 @@ impl Daemon {
         let limit = Duration::from_secs(120);
         tokio::time::timeout(limit, synced).await.context("the daemon did not hear all clusters")?;
         let sync = started.elapsed().as_secs_f64();
-        let memory = resident()?;
+        let memory = resident(process::id())?;
         let counts = exporter.counts();
         let records = counts.values().flat_map(|kinds| kinds.values()).sum::<u64>();
         tokio::time::sleep(SETTLE).await;
         writeln!(stdout(), "{RESTS}")?;
-        let (before, began) = (cpu()?, Instant::now());
+        let (before, began) = (cpu(process::id())?, Instant::now());
         tokio::time::sleep(Duration::from_secs(self.rest)).await;
         let rested = began.elapsed().as_secs_f64();
-        let rest = (cpu()? - before) / rested * 100.0;
-        let measured = Measured { sync, memory, records, rest, rested };
+        let rest = (cpu(process::id())? - before) / rested * 100.0;
+        let others = || {
+            anyhow::Ok(mesh.status()?.members.iter().filter(|m| m.connected && m.id != cluster.id).count())
+        };
+        let connected = u8::try_from(others()?)?;
+        let measured = Measured { sync, memory, records, rest, rested, connected };
         writeln!(stdout(), "{}", serde_json::to_string(&measured)?)?;
-        while mesh.status()?.members.iter().any(|m| m.connected && m.id != cluster.id) {
+        while others()? > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(writeln!(stdout(), "{}", serde_json::to_string(&monotonic()?)?)?)
@@ -187,22 +197,4 @@ async fn accept(mut listener: Listener, mesh: Mesh) {
             sessions.spawn(async move { drop(mesh.serve_peer(accepted).await) });
         }
     }
-}
-
-/// Resident memory of this process, MB.
-fn resident() -> anyhow::Result<f64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kilobytes / 1000.0 * 1.024)
-}
-
-/// Time that this process has used, seconds.
-fn cpu() -> anyhow::Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat has an unknown shape")?;
-    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
-    let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock tick")?;
-    #[expect(clippy::cast_precision_loss, reason = "100 on every Linux")]
-    Ok(ticks.iter().sum::<f64>() / hertz as f64)
 }

@@ -27,15 +27,17 @@ use tombolo_mesh_net::{
 };
 
 use super::{
-    ADDRESS, Process, Scratch, against,
+    ADDRESS, Scratch, against,
     generated::{Cluster, DAY},
     peers::ANY,
 };
 use crate::{
     Benchmark, Context,
-    measure::{Result, median},
+    measure::Result,
     netns::{Netns, this_program},
+    process::Process,
     propagation::monotonic,
+    statistics::median,
 };
 
 /// `mesh.nodes.1000`.

@@ -1,10 +1,10 @@
 //! What a node's agent needs for a large mesh: a generated cluster with 50,000 endpoints joins the playground.
 
 use std::{
-    fs,
     io::{Write as _, stdout},
     net::SocketAddr,
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -16,26 +16,28 @@ use tombolo_clustermesh::mesh::record::Nodes;
 use tombolo_mesh_net::{session::ExporterHandle, storage::MemoryStore};
 use tombolo_playground::{Cluster as Machines, layout::Layout, place::Place};
 
-use super::{Process, against, daemon::Part, generated::Cluster};
+use super::{against, daemon::Part, generated::Cluster};
 use crate::{
     Benchmark, Context,
     measure::Result,
     netns::{finish, this_program},
-    scope::eventually,
+    process::{Process, resident},
+    scope::{eventually, processes},
 };
 
 /// `agent.memory.50k`.
 pub const MEMORY: Benchmark = Benchmark {
     names: &["agent.memory.50k"],
     measures: "the resident memory of the agents of the playground's first cluster, MB, the largest of them, when a \
-        generated cluster with 50,000 endpoints has joined and every agent knows all of them. The peer is the limit that \
-        is set",
-    leaves_out: "maps in the kernel, which belong to no process; a network between the clusters that is not this machine",
+        generated cluster with 50,000 endpoints has joined and every agent knows all of them; for every sample another \
+        cluster joins and leaves. The peer is the limit that is set",
+    leaves_out: "maps in the kernel, which belong to no process; a network between the clusters that is not this machine. \
+        The agents run on from sample to sample, so what they do not give back is in the next one",
     run: memory,
 };
 
-/// Its number, which is part of its addresses.
-const NUMBER: u8 = 200;
+/// Its number, which is part of its addresses: for every sample another one, from the first on and round again.
+const NUMBERS: (u8, u8) = (200, 50);
 const ENDPOINTS: u64 = 50_000;
 /// The other objects of a generated cluster.
 const OTHERS: u64 = 100;
@@ -46,25 +48,36 @@ const JOINED: &str = "joined";
 
 fn memory(context: &Context) -> anyhow::Result<Vec<Result>> {
     let east = context.first_cluster()?;
-    let token = tombolo(&east, &["token", "create"])?;
+    let number = |round| anyhow::Ok(NUMBERS.0 + u8::try_from(round % usize::from(NUMBERS.1))?);
+    let sample = |round| anyhow::Ok((filled(&east, number(round)?)?, LIMIT));
+    let runs = (0..context.rounds).map(sample).collect::<anyhow::Result<_>>()?;
+    Ok(vec![against("agent.memory.50k".to_owned(), "MB", runs)])
+}
+
+/// What the largest agent holds when the cluster of this number has joined; it has left again when this returns.
+fn filled(east: &Machines, number: u8) -> anyhow::Result<f64> {
+    eventually(PATIENCE, || knows(east, |n| n < ENDPOINTS))?;
+    let token = tombolo(east, &["token", "create"])?;
     let place = Place::underlay(&Layout::from_environment())?;
     let address = format!("{}:4240", east.addresses().router());
     let objects = (ENDPOINTS + OTHERS).to_string();
-    let argv =
-        [&this_program()?, "mesh-big", "--token", token.trim(), "--address", &address, "--objects", &objects];
-    let mut big = place.command("bench", &argv.map(str::to_owned))?;
+    let (program, own) = (this_program()?, number.to_string());
+    let mut argv = vec![&*program, "mesh-big", "--number", &own, "--token", token.trim()];
+    argv.extend(["--address", &address, "--objects", &objects]);
+    let argv: Vec<_> = argv.into_iter().map(str::to_owned).collect();
+    let mut big = place.command("bench", &argv)?;
     let mut big = Process::start(big.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let measured = big.line().and_then(|line| {
         ensure!(line == JOINED, "the large cluster says {line:?}");
-        eventually(PATIENCE, || knows(&east, |n| n >= ENDPOINTS))?;
+        eventually(PATIENCE, || knows(east, |n| n >= ENDPOINTS))?;
         // What was needed on the way is given back, or not.
-        std::thread::sleep(Duration::from_secs(5));
-        (0..context.rounds).map(|_| Ok((largest(&east)?, LIMIT))).collect()
+        thread::sleep(Duration::from_secs(5));
+        largest(east)
     });
     drop(big);
-    tombolo(&east, &["disconnect", "--cluster", &format!("c{NUMBER}")])?;
-    eventually(PATIENCE, || knows(&east, |n| n < ENDPOINTS))?;
-    Ok(vec![against("agent.memory.50k".to_owned(), "MB", measured?)])
+    tombolo(east, &["disconnect", "--cluster", &format!("c{number}")])?;
+    eventually(PATIENCE, || knows(east, |n| n < ENDPOINTS))?;
+    measured
 }
 
 fn tombolo(cluster: &Machines, arguments: &[&str]) -> anyhow::Result<String> {
@@ -97,13 +110,8 @@ fn knows(cluster: &Machines, wanted: impl Fn(u64) -> bool) -> anyhow::Result<()>
 fn largest(cluster: &Machines) -> anyhow::Result<f64> {
     let mut largest: f64 = 0.0;
     for node in cluster.nodes() {
-        for pid in cluster.place(&node)?.cgroup().all_processes() {
-            if fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("tombolo-node")) {
-                let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-                let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-                let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-                largest = largest.max(kib * 1024.0 / 1e6);
-            }
+        for pid in processes(cluster, &node, "tombolo-node")? {
+            largest = largest.max(resident(pid)?);
         }
     }
     ensure!(largest > 0.0, "no agent runs");
@@ -113,6 +121,8 @@ fn largest(cluster: &Machines) -> anyhow::Result<f64> {
 /// The large cluster: a real daemon's part in the mesh, with generated records.
 #[derive(Args)]
 pub struct Big {
+    #[arg(long)]
+    number: u8,
     #[arg(long)]
     token: String,
     #[arg(long)]
@@ -129,7 +139,7 @@ impl Big {
     }
 
     async fn join(self) -> anyhow::Result<()> {
-        let cluster = Cluster::new(NUMBER)?;
+        let cluster = Cluster::new(self.number)?;
         let exporter = ExporterHandle::new(cluster.id);
         exporter.apply(cluster.records(self.objects).into_iter().map(Into::into));
         let known =
