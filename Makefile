@@ -34,7 +34,7 @@ FUZZ_TARGETS := $(or $(ARGS),cni frame membership replication token tunnel)
 # The release whose daemon is upgraded in tests.
 PREVIOUS := $(shell sed -n 's/^commit //p' tests/release)
 
-.PHONY: help demo test test-fast test-privileged test-e2e test-long bench lint fuzz assets image image-previous playground clean
+.PHONY: help demo test test-fast test-privileged test-e2e test-long bench bench-clusters lint fuzz assets image image-previous playground clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -107,12 +107,16 @@ playground: image ## Two clusters with tombolo installed; ARGS are those of `pla
 	@tests/prerequisites.sh cluster
 	$(PLAYGROUND) up --cni tombolo $(ARGS)
 
-bench: image ## Us and a peer side by side in one run; ARGS are those of `bench` (ARGS=--list)
+# What measures nothing needs no clusters.
+bench: $(if $(filter --list --compare --help,$(ARGS)),,bench-clusters) ## Us and a peer side by side in one run; ARGS are those of `bench` (ARGS=--list)
+	@tests/prerequisites.sh build
+	cargo run --locked --release -q -p tombolo-bench -- $(ARGS)
+
+bench-clusters: image
 	@tests/prerequisites.sh bench
 	$(PLAYGROUND) up --cni tombolo
 	$(TOMBOLO) mesh status --context west | grep -q '^east ' || \
 	  $(TOMBOLO) connect --context east --destination-context west
-	cargo run --locked --release -q -p tombolo-bench -- $(ARGS)
 
 demo: image ## Two clusters become one mesh while you watch; ARGS=--exit for machines
 	@tests/prerequisites.sh cluster

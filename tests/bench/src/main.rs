@@ -5,6 +5,7 @@
 
 mod client;
 mod cni;
+mod compare;
 mod datapath;
 mod inside;
 mod measure;
@@ -23,6 +24,7 @@ mod wireguard;
 
 use std::{
     io::{self, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -114,6 +116,13 @@ struct Arguments {
     /// Say what each benchmark measures and what it leaves out, and measure nothing
     #[arg(long)]
     list: bool,
+    /// Compare the latest run of each benchmark in two files of results, and measure nothing; fails if one is worse
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["only", "list", "rounds", "seconds"])]
+    compare: Option<Vec<PathBuf>>,
+    /// By how much a benchmark may be worse, percent; more is still no regression when each run has seen the other's
+    /// median
+    #[arg(long, default_value_t = 10, value_name = "PERCENT", requires = "compare", value_parser = clap::value_parser!(u8).range(0..=100))]
+    tolerance: u8,
     #[command(subcommand)]
     inside: Option<inside::Command>,
 }
@@ -133,6 +142,9 @@ fn start() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(command) = arguments.inside {
         return inside::run(command).map(|()| ExitCode::SUCCESS);
+    }
+    if let Some([old, new]) = arguments.compare.as_deref() {
+        return no_regression(old, new, arguments.tolerance);
     }
     let mut stdout = io::stdout();
     let wanted = |b: &&&Benchmark| b.names.iter().any(|name| name.starts_with(&arguments.only));
@@ -168,8 +180,18 @@ fn start() -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+fn no_regression(old: &Path, new: &Path, tolerance: u8) -> anyhow::Result<ExitCode> {
+    let compared = compare::files(old, new, f64::from(tolerance) / 100.0)?;
+    writeln!(io::stdout(), "{compared}")?;
+    let worse = compared.worse();
+    anyhow::ensure!(worse.is_empty(), "worse by more than {tolerance} %: {}", worse.join(", "));
+    Ok(ExitCode::SUCCESS)
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]
@@ -184,5 +206,17 @@ mod tests {
                 .iter()
                 .all(|b| !b.names.is_empty() && !b.measures.is_empty() && !b.leaves_out.is_empty())
         );
+    }
+
+    #[test]
+    fn arguments_that_contradict_each_other_are_refused() {
+        Arguments::command().debug_assert();
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        assert_eq!(parse("bench --compare a b").unwrap().tolerance, 10);
+        for bad in
+            ["--compare a", "--compare a b --only pod", "--tolerance 5", "--compare a b --tolerance 101"]
+        {
+            assert!(parse(&format!("bench {bad}")).is_err(), "{bad}");
+        }
     }
 }

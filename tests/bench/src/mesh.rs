@@ -113,7 +113,7 @@ fn against_wireguard(context: &Context, what: &Comparison, sample: Sample) -> an
         [processes(east, &here, "tombolo-tunnel")?, processes(west, &there, "tombolo-tunnel")?].concat();
     ensure!(tunnels.len() == 2, "there are {} tunnels on two nodes", tunnels.len());
     let ours = Side {
-        path: Path { client: &client.netns, server: &server.netns, address: server.address },
+        path: Path { client: &client.netns, server: &server.netns, address: server.address.into() },
         device: Witness(&near, TUNNEL),
         processes: tunnels,
     };
@@ -126,7 +126,7 @@ fn against_wireguard(context: &Context, what: &Comparison, sample: Sample) -> an
     let pair = Pair::new(&program)?;
     let [at_client, at_server] = &pair.devices;
     let peer = Side {
-        path: Path { client: &pair.client, server: &pair.server, address: pair.address },
+        path: Path { client: &pair.client, server: &pair.server, address: pair.address.into() },
         device: Witness(&pair.client, at_client),
         processes: pair.processes(),
     };

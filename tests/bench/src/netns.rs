@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    net::Ipv4Addr,
+    net::IpAddr,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -123,7 +123,7 @@ pub struct Path<'a> {
     /// Where the server runs.
     pub server: &'a Netns,
     /// The server's address, as the client knows it.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// This program, for running itself in a namespace.

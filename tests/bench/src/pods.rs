@@ -140,12 +140,12 @@ fn same(context: &Context, what: &Comparison, sample: Sample) -> anyhow::Result<
     let [node, _] = context.two_nodes(&cluster)?;
     let scope = Scope::new(&cluster)?;
     let (client, server) = (scope.pod("client", &node)?, scope.pod("server", &node)?);
-    let ours = Path { client: &client.netns, server: &server.netns, address: server.address };
+    let ours = Path { client: &client.netns, server: &server.netns, address: server.address.into() };
     let (a, b) = (Netns::fresh()?, Netns::fresh()?);
     a.connect("eth0", &b, "eth0")?;
     a.ip("address add 198.18.0.1/30 dev eth0")?;
     b.ip("address add 198.18.0.2/30 dev eth0")?;
-    let peer = Path { client: &a, server: &b, address: Ipv4Addr::new(198, 18, 0, 2) };
+    let peer = Path { client: &a, server: &b, address: Ipv4Addr::new(198, 18, 0, 2).into() };
     let result = compare(
         what,
         context.rounds,
@@ -167,7 +167,7 @@ fn cross(context: &Context, what: &Comparison, sample: Sample, mtu: &Mtu) -> any
             pod.netns.ip(&format!("route replace {route}"))?;
         }
     }
-    let ours = Path { client: &client.netns, server: &server.netns, address: server.address };
+    let ours = Path { client: &client.netns, server: &server.netns, address: server.address.into() };
     let peer = Path { client: &a, server: &b, address: cluster.addresses().node(1) };
     let nodes = [Witness(&a, "eth0"), Witness(&b, "eth0")];
     let result = compare(
@@ -187,8 +187,8 @@ fn forwarded(context: &Context) -> anyhow::Result<Vec<Result>> {
     let (client, server) = (scope.pod("client", &first)?, scope.pod("server", &second)?);
     let (_, mtu) = default_route(&client.netns)?;
     let plain = Forwarded::new(mtu)?;
-    let ours = Path { client: &client.netns, server: &server.netns, address: server.address };
-    let peer = Path { client: &plain.client, server: &plain.server, address: plain.address };
+    let ours = Path { client: &client.netns, server: &server.netns, address: server.address.into() };
+    let peer = Path { client: &plain.client, server: &plain.server, address: plain.address.into() };
     let nodes = [Witness(&a, "eth0"), Witness(&b, "eth0")];
     let [left, right] = &plain.nodes;
     let peer_nodes = [Witness(left, "eth0"), Witness(right, "eth0")];
