@@ -17,7 +17,7 @@ async fn a_listener_and_a_dialer_of_all_addresses_speak_both_families() {
     for host in ["127.0.0.1", "::1"] {
         let host: IpAddr = host.parse().unwrap();
         let address = SocketAddr::new(host, port);
-        let connect = dialer.connect(address, Expected::exactly(east.daemon()), Service::Node);
+        let connect = dialer.connect(address, Expected::Id(east.daemon()), Service::Node);
         let connection = soon("a connection", connect).await.unwrap();
         let accepted = soon("its other end", listener.accept()).await.unwrap();
         // As they were written, not as the socket shows them.
