@@ -131,5 +131,6 @@ fn without_restarts(pod: &Pod) -> anyhow::Result<()> {
 
 /// A container that runs the test program.
 pub(super) fn container(name: &str, args: &[&str]) -> Value {
-    json!({"name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args})
+    let pod = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+    json!({"name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args, "env": [pod]})
 }

@@ -87,7 +87,7 @@ async fn each_joins_by_another_one() {
 }
 
 #[tokio::test]
-#[ignore = "needs 5 clusters, alone; 90 s"]
+#[ignore = "needs 5 clusters, alone, long; 90 s"]
 async fn a_living_cluster_leaves_from_any_side() {
     together().await.unwrap();
     succeeds("east", &["disconnect", "--cluster", "south"]).unwrap();

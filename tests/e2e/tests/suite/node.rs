@@ -31,11 +31,12 @@ async fn no_kube_proxy_and_no_rules_of_a_packet_filter() {
     for node in machines.nodes() {
         assert_eq!(processes(&machines, &node, "kube-proxy").unwrap(), [0; 0], "{node}");
         let rules = machine::run(&machines, &node, &["nft", "list", "ruleset"]).unwrap();
-        // kubelet has a chain to see whether somebody flushes the tables, and one against strangers on loopback.
+        // kubelet has chains to see whether somebody flushes the tables, to say which iptables it uses, and against
+        // strangers on loopback.
         let chains = rules.lines().filter_map(|line| line.trim().strip_prefix("chain "));
         let foreign: Vec<_> = chains
             .filter(|chain| {
-                !["KUBE-KUBELET-CANARY", "KUBE-FIREWALL", "INPUT", "OUTPUT"]
+                !["KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT", "KUBE-FIREWALL", "INPUT", "OUTPUT"]
                     .iter()
                     .any(|k| chain.starts_with(k))
             })

@@ -56,7 +56,7 @@ async fn all_replicas_are_lost_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "needs 5 clusters, alone; 90 s"]
+#[ignore = "needs 5 clusters, alone, long; 90 s"]
 async fn storage_is_lost() {
     together().await.unwrap();
     let before = member("north", "west").unwrap().incarnation;

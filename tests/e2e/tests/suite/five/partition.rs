@@ -14,7 +14,7 @@ async fn whole(cluster: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "needs 5 clusters, alone; 90 s"]
+#[ignore = "needs 5 clusters, alone, long; 90 s"]
 async fn a_cut_between_two_is_explained_by_all() {
     together().await.unwrap();
     let web = web("apart", &FIVE).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_dead_cluster_is_taken_out() {
 }
 
 #[tokio::test]
-#[ignore = "needs 5 clusters, alone; 90 s"]
+#[ignore = "needs 5 clusters, alone, long; 90 s"]
 async fn a_mesh_without_quorum_is_recovered() {
     together().await.unwrap();
     let web = web("rump", &["east", "west"]).await.unwrap();
