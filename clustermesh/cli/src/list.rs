@@ -1,13 +1,13 @@
 //! `tombolo endpoint|identity|service|bpf`: what the nodes know, as the agents tell it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::bail;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tombolo_api::MeshIdentity;
-use tombolo_model::{Address, BackendState, ClusterId, Identity, ServiceRecord};
+use tombolo_model::{Address, Backend, BackendState, ClusterId, Identity, ServiceRecord};
 
 use crate::{
     agents::ask_nodes,
@@ -97,12 +97,16 @@ fn service_rows(service: &ServiceRecord) -> Vec<[String; 5]> {
     let mut rows = Vec::new();
     for frontend in &service.frontends {
         for port in &service.ports {
+            let frontend = SocketAddr::new(frontend.to_ip(), port.port);
             let mut by_cluster: BTreeMap<ClusterId, usize> = BTreeMap::new();
-            for backend in port.backends.iter().filter(|b| b.state == BackendState::Ready) {
+            // A pod has an address of each family, and serves the frontend of its own.
+            let serves = |b: &&Backend| {
+                b.state == BackendState::Ready && b.address.to_ip().is_ipv4() == frontend.is_ipv4()
+            };
+            for backend in port.backends.iter().filter(serves) {
                 *by_cluster.entry(backend.cluster).or_default() += 1;
             }
             let backends: Vec<_> = by_cluster.iter().map(|(id, n)| format!("{n} in cluster {id}")).collect();
-            let frontend = std::net::SocketAddr::new(frontend.to_ip(), port.port);
             rows.push([
                 service.namespace.clone(),
                 service.name.clone(),
@@ -179,4 +183,43 @@ async fn ask<T: DeserializeOwned>(cluster: &ClusterArgs, path: &str) -> anyhow::
             Ok((node, serde_json::from_value(value)?))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_model::{Affinity, OnClusterLoss, Protocol, ServicePort};
+
+    use super::*;
+
+    #[test]
+    fn a_pod_of_both_families_is_one_backend_of_each_frontend() {
+        let address = |text: &str| text.parse::<Address>().unwrap();
+        let backend = |text: &str| Backend {
+            address: address(text),
+            port: 8080,
+            cluster: ClusterId::try_from(1).unwrap(),
+            node: "n1".into(),
+            zone: String::new(),
+            state: BackendState::Ready,
+        };
+        let service = ServiceRecord {
+            cluster: ClusterId::try_from(1).unwrap(),
+            namespace: "shop".into(),
+            name: "web".into(),
+            frontends: vec![address("10.96.0.5"), address("fd96::5")],
+            global: false,
+            shared: false,
+            affinity: Affinity::None,
+            on_cluster_loss: OnClusterLoss::Drain,
+            ports: vec![ServicePort {
+                name: String::new(),
+                protocol: Protocol::Tcp,
+                port: 80,
+                backends: vec![backend("10.1.0.2"), backend("fd64::2")],
+            }],
+        };
+        let rows = service_rows(&service);
+        let shown: Vec<_> = rows.iter().map(|row| (row[2].as_str(), row[4].as_str())).collect();
+        assert_eq!(shown, [("10.96.0.5:80/TCP", "1 in cluster 1"), ("[fd96::5]:80/TCP", "1 in cluster 1")]);
+    }
 }

@@ -133,8 +133,8 @@ impl ClusterAddresses {
 
     /// The addresses of the cluster's pods, of which each node gets a prefix of [`Family::node_pods_bits`].
     pub fn pods(self) -> String {
-        let index = self.index;
-        self.family.choose(format!("10.{}.0.0/16", 100 + index), format!("fd64:{index:x}::/48"))
+        let v6 = Ipv6Addr::new(0xfd64, self.index.into(), 0, 0, 0, 0, 0, 0);
+        self.family.choose(format!("10.{}.0.0/16", 100 + self.index), format!("{v6}/48"))
     }
 
     fn host(self, number: u8) -> IpAddr {
