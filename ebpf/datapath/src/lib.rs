@@ -6,7 +6,7 @@
 //!
 //! Functions that the verifier would otherwise see once per caller are `inline(never)`: they become BPF
 //! subprograms, so they take at most five arguments and return one small scalar.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "testing")), no_std)]
 #![forbid(unsafe_code)]
 
 mod checksum;
@@ -20,8 +20,8 @@ mod service;
 mod snat;
 pub mod socket;
 mod tables;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use packet::{Link, Packet};
 pub use parse::{Fragment, Headers, Transport, Tuple, classify};

@@ -1,4 +1,5 @@
-//! A packet and tables in memory, for tests.
+//! A packet and tables in memory, for tests; to others with feature `testing`.
+#![expect(clippy::unwrap_used, reason = "a packet that cannot be built ends the test")]
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,7 +26,7 @@ pub fn full_checksum(bytes: &[u8]) -> [u8; 2] {
     (!u16::try_from(sum).unwrap()).to_be_bytes()
 }
 
-/// A frame in memory.
+/// A frame in memory: its bytes from the first header on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame(pub Vec<u8>);
 
@@ -125,14 +126,21 @@ impl Packet for Frame {
     }
 }
 
-/// Maps in memory, a clock that stands still unless moved, and chance that counts.
-#[derive(Default)]
+/// Maps in memory, a clock that stands still unless moved, and chance that counts. The maps are those that the methods of
+/// [`Tables`] read.
+#[derive(Clone, Default)]
+#[expect(missing_docs, reason = "one field per map, documented with its key")]
 pub struct Memory {
+    /// Nanoseconds since boot.
     pub now: Cell<u64>,
+    /// The number drawn last.
     pub chance: Cell<u32>,
+    /// Whether the maps of connections refuse new entries.
+    pub full: bool,
     pub config: Config,
     pub endpoints: BTreeMap<AddressKey, EndpointValue>,
     pub addresses: BTreeMap<AddressKey, AddressValue>,
+    pub prefixes: BTreeMap<PrefixKey, AddressValue>,
     pub identities: BTreeMap<u32, Bitmap>,
     pub rules: BTreeMap<PolicyKey, PolicyValue>,
     pub services: BTreeMap<ServiceKey, ServiceValue>,
@@ -166,8 +174,14 @@ impl Tables for Memory {
         self.addresses.get(key)
     }
 
-    fn prefix(&self, _: &PrefixKey) -> Option<&AddressValue> {
-        None
+    fn prefix(&self, key: &PrefixKey) -> Option<&AddressValue> {
+        let bits = u128::from_be_bytes(key.address());
+        let matches = |(prefix, _): &(&PrefixKey, &AddressValue)| {
+            let differing = u128::from_be_bytes(prefix.address()) ^ bits;
+            prefix.prefix_len() <= key.prefix_len() && differing.leading_zeros() >= prefix.prefix_len()
+        };
+        let best = self.prefixes.iter().filter(matches).max_by_key(|(prefix, _)| prefix.prefix_len());
+        best.map(|(_, value)| value)
     }
 
     fn identity(&self, identity: u32) -> Option<&Bitmap> {
@@ -200,7 +214,11 @@ impl Tables for Memory {
     }
 
     fn set_flow(&self, key: &FlowKey, value: &FlowValue) -> bool {
-        self.flows.borrow_mut().insert(*key, *value);
+        let mut flows = self.flows.borrow_mut();
+        if self.full && !flows.contains_key(key) {
+            return false;
+        }
+        flows.insert(*key, *value);
         true
     }
 
@@ -210,7 +228,9 @@ impl Tables for Memory {
 
     fn set_snat(&self, key: &FlowKey, value: &SnatValue, replace: bool) -> bool {
         let mut snat = self.snat.borrow_mut();
-        if !replace && snat.contains_key(key) {
+        let known = snat.contains_key(key);
+        let refused = if known { !replace } else { self.full };
+        if refused {
             return false;
         }
         snat.insert(*key, *value);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tombolo_abi::{
     Address, AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap,
     ConfigBuilder, ConfigFlags, Direction, DropReason, EndpointFlags, EndpointValue, PolicyKey, PolicyValue,
-    ServiceFlags, ServiceKey, ServiceValue, SlotKey, SlotValue, identity, protocol, v4_mapped,
+    PrefixKey, ServiceFlags, ServiceKey, ServiceValue, SlotKey, SlotValue, identity, protocol, v4_mapped,
 };
 
 use super::{mesh_ingress, net_egress, net_ingress, pod_egress, pod_ingress};
@@ -212,6 +212,19 @@ fn answers_pass_until_the_connection_is_forgotten() {
     assert_eq!(to_pod_number(from_pod(&memory, &mut back(), 2)), Some(1));
     memory.now.set(memory.now.get() + 200 * SECOND);
     assert_eq!(from_pod(&memory, &mut back(), 2), Err(DropReason::PolicyDenied));
+}
+
+#[test]
+fn the_longest_prefix_decides_where_no_entry_for_the_address_does() {
+    let mut memory = node(EndpointFlags::NONE);
+    let prefix = |third, len| PrefixKey::new(v4_mapped([10, 2, third, 0]), len);
+    memory.prefixes.insert(prefix(0, 112), AddressValue::new(identity::INIT, AddressFlags::TUNNEL));
+    memory.prefixes.insert(prefix(7, 120), AddressValue::new(310, AddressFlags::NO_MASQUERADE));
+    let send = |to| from_pod(&memory, &mut Frame::new(protocol::UDP, (A, 1000), (to, 53), b""), 1);
+    assert_eq!(send(v4_mapped([10, 2, 6, 9])), Ok(Verdict::ToTunnel(9)));
+    assert_eq!(send(v4_mapped([10, 2, 7, 9])), Ok(Verdict::ToUnderlay));
+    assert_eq!(send(v4_mapped([10, 3, 0, 1])), Ok(Verdict::ToUnderlay));
+    assert_eq!(send(REMOTE), Ok(Verdict::ToTunnel(9)));
 }
 
 #[test]
