@@ -124,6 +124,14 @@ impl RxBatch {
         self.packets.get(index).and_then(|&(start, end)| self.buf.get(start..end)).unwrap_or_default()
     }
 
+    /// Appends a packet; false when there is no room for it.
+    pub fn push(&mut self, packet: &[u8]) -> bool {
+        let Some(spare) = self.spare().get_mut(..packet.len()) else { return false };
+        spare.copy_from_slice(packet);
+        self.commit(packet.len());
+        true
+    }
+
     pub(crate) fn spare(&mut self) -> &mut [u8] {
         self.buf.get_mut(self.used..).unwrap_or_default()
     }

@@ -35,11 +35,7 @@ fn super_packet(v6: bool, payload: &[u8], flags: u8, size: u16) -> (VnetHeader, 
 
 fn cut(header: VnetHeader, packet: &[u8]) -> RxBatch {
     let mut batch = RxBatch::new(1 << 18);
-    segment(header, &mut packet.to_vec(), &mut [0; 65_535], |wire| {
-        batch.spare()[..wire.len()].copy_from_slice(wire);
-        batch.commit(wire.len());
-    })
-    .unwrap();
+    segment(header, &mut packet.to_vec(), &mut [0; 65_535], |wire| assert!(batch.push(wire))).unwrap();
     batch
 }
 
@@ -78,8 +74,7 @@ proptest! {
         let (header, _) = VnetHeader::split(&head).unwrap();
         let mut batch = RxBatch::new(1 << 16);
         for _ in 0..2 {
-            batch.spare()[..packet.len()].copy_from_slice(&packet);
-            batch.commit(packet.len());
+            batch.push(&packet);
         }
         Coalescer::default().join(&batch);
         let _ = segment(header, &mut packet, &mut [0; 65_535], |_| {});
@@ -94,8 +89,7 @@ fn a_damaged_segment_is_passed_on_alone() {
     for index in 0..good.len() {
         let mut wire = good.packet(index).to_vec();
         wire[100] ^= u8::from(index == 2);
-        batch.spare()[..wire.len()].copy_from_slice(&wire);
-        batch.commit(wire.len());
+        batch.push(&wire);
     }
     let mut coalescer = Coalescer::default();
     let sizes: Vec<usize> = coalescer.join(&batch).iter().map(|g| g.parts(&batch).count()).collect();
