@@ -71,5 +71,24 @@ mod tests {
             let (ours, want) = (fold(sum(&bytes, u64::from(initial))), fold(plain + u64::from(initial)));
             prop_assert_eq!(ours % 0xffff, want % 0xffff);
         }
+
+        #[test]
+        fn a_completed_checksum_is_right_and_never_zero(
+            mut packet in prop::collection::vec(any::<u8>(), 8..60), zero in any::<bool>(),
+        ) {
+            packet.truncate(packet.len() & !1);
+            let (start, offset) = (0, 6);
+            if zero {
+                // What is summed comes to 0xffff with this, so that the checksum by the book is zero.
+                packet[2..4].fill(0);
+                let missing = !fold(sum(&packet, 0));
+                packet[2..4].copy_from_slice(&missing.to_be_bytes());
+            }
+            let whole = fold(sum(&packet, 0));
+            complete(&mut packet, start, offset).unwrap();
+            let field = u16::from_be_bytes([packet[6], packet[7]]);
+            prop_assert_ne!(field, 0);
+            prop_assert!((u64::from(whole) + u64::from(field)) % 0xffff == 0);
+        }
     }
 }
