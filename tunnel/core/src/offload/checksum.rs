@@ -48,12 +48,13 @@ pub fn pseudo_header(packet: &[u8], protocol: u8, len: usize) -> Option<u64> {
 }
 
 /// Completes a checksum that the kernel left to the device: the field at `start + offset` holds the sum of the
-/// pseudo header. `None` when the offsets lie outside the packet.
+/// pseudo header. `None` when the offsets lie outside the packet. Never zero, which for UDP would mean that there is
+/// none (RFC 768) and which its receivers drop over IPv6 (RFC 8200, section 8.1); all ones are the same number.
 pub fn complete(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
     let partial = be16(packet, start + offset)?;
     super::put16(packet, start + offset, 0)?;
     let value = !fold(sum(packet.get(start..)?, u64::from(partial)));
-    super::put16(packet, start + offset, value)
+    super::put16(packet, start + offset, if value == 0 { 0xffff } else { value })
 }
 
 #[cfg(test)]
