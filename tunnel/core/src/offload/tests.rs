@@ -103,3 +103,16 @@ fn flags_stay_with_the_segment_they_belong_to() {
     let flags: Vec<u8> = (0..3).map(|i| batch.packet(i)[33]).collect();
     assert_eq!(flags, [0x90, 0x10, 0x19]);
 }
+
+#[test]
+fn headers_that_overlap_what_is_cut_are_refused() {
+    let refused = |change: fn(&mut Vec<u8>)| {
+        let (header, mut packet) = super_packet(false, &[7; 3000], 0x10, 1000);
+        change(&mut packet);
+        segment(header, &mut packet, &mut [0; 65_535], |_| {}).is_none()
+    };
+    assert!(!refused(|_| {}));
+    assert!(refused(|packet| packet[32] = 0x40), "a TCP header of 16 bytes");
+    assert!(refused(|packet| packet[0] = 0x46), "an IPv4 header that ends inside of the TCP header");
+    assert!(refused(|packet| packet[0] = 0x44), "an IPv4 header of 16 bytes");
+}
