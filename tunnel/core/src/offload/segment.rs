@@ -55,13 +55,23 @@ impl Plan {
         let transport = usize::from(header.csum_start);
         let (protocol, headers) = match kind {
             GSO_TCPV4 | GSO_TCPV6 if v6 == (kind == GSO_TCPV6) => {
-                (TCP, transport + usize::from(packet.get(transport + 12)? >> 4) * 4)
+                let words = usize::from(packet.get(transport + 12)? >> 4);
+                if words < 5 {
+                    return None;
+                }
+                (TCP, transport + words * 4)
             }
             GSO_UDP_L4 => (UDP, transport + 8),
             _ => return None,
         };
         let size = usize::from(header.gso_size);
-        let fits = transport >= if v6 { 40 } else { 20 } && headers < packet.len() && size > 0;
+        // IPv6 may have extension headers in between.
+        let after_ip = if v6 {
+            transport >= 40
+        } else {
+            transport >= 20 && transport == usize::from(packet[0] & 15) * 4
+        };
+        let fits = after_ip && headers < packet.len() && size > 0;
         fits.then_some(Self { v6, protocol, transport, headers, size })
     }
 
