@@ -199,3 +199,27 @@ pub fn take_hop<P: Packet>(packet: &mut P, headers: &Headers) -> Result<(), Drop
     let [c0, c1] = update([c0, c1], difference(&[hops, number], &[hops - 1, number]));
     packet.store(l3 + 8, [hops - 1, number, c0, c1]).ok_or(DropReason::RewriteFailed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Link, classify,
+        testing::{Frame, Memory},
+    };
+
+    #[test]
+    fn no_change_takes_the_checksum_of_a_datagram_away() {
+        let mut frame = vec![2; 12];
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 10, protocol::UDP, 64]);
+        frame.extend([[0xfd; 16], [0xfe; 16]].concat());
+        frame.extend([0, 53, 0, 53, 0, 10, 0x12, 0x34, 7, 7]);
+        let frame = Frame(frame);
+        for port in 1..=u16::MAX {
+            let (mut frame, mut headers) = (frame.clone(), Headers::default());
+            assert_eq!(classify(&frame, &Memory::default(), Link::Ethernet, &mut headers), Ok(true));
+            set_end(&mut frame, &mut headers, End::Destination, &[0xfc; 16], port).unwrap();
+            assert_ne!(frame.load::<2>(60), Some([0, 0]), "port {port}: receivers drop it (RFC 8200, 8.1)");
+        }
+    }
+}
