@@ -137,10 +137,7 @@ fn start(end: &Netns, program: &Path, device: &str) -> anyhow::Result<Running> {
 fn listens(socket: &Path, process: &mut Running, patience: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
-        let refused = match UnixStream::connect(socket) {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
+        let Err(refused) = UnixStream::connect(socket) else { return Ok(()) };
         if let Some(status) = process.0.try_wait()? {
             bail!("wireguard-go ended at once: {status}; its messages are above");
         }

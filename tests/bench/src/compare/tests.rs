@@ -59,7 +59,7 @@ fn what_both_runs_have_seen_is_noise() {
 #[test]
 fn the_latest_run_counts_and_missing_lines_are_named() {
     let (bad, good) = (recorded("a", true, &steady(0.5)), recorded("a", true, &steady(1.0)));
-    let old = [&good, &recorded("b", true, &steady(1.0))].map(|line| line.as_str()).join("\n");
+    let old = [&good, &recorded("b", true, &steady(1.0))].map(String::as_str).join("\n");
     let new = [&bad, &good, "", &recorded("c", true, &steady(1.0))].join("\n");
     let both = compared(&old, &new);
     assert!(both.worse().is_empty());

@@ -38,7 +38,7 @@ impl Baseline {
         let output = BufReader::new(client.stdout.take().context("the client has no output")?);
         baseline.client = Some(client);
         baseline.pauses = Some(std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).filter_map(pause).collect()
+            output.lines().map_while(Result::ok).filter_map(|line| pause(&line)).collect()
         }));
         Ok(baseline)
     }
@@ -80,7 +80,7 @@ impl Drop for Baseline {
 }
 
 /// A line `gap seq= ms=` or `lost seq=` that was printed just now.
-fn pause(line: String) -> Option<Window> {
+fn pause(line: &str) -> Option<Window> {
     let took: f64 = match line.split(' ').next()? {
         "gap" => line.split(' ').find_map(|word| word.strip_prefix("ms=")?.parse().ok())?,
         "lost" => 1000.0,

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
 
 use super::{Class, Flow};
-use crate::{IMAGE, Output, Scope, eventually, url};
+use crate::{IMAGE, Scope, eventually, url};
 
 const FOREVER: &str = "1000000";
 const SETTLE: Duration = Duration::from_secs(30);
@@ -67,9 +67,9 @@ impl<'a> Client<'a> {
         eventually(SETTLE, || async {
             let out = self.scope.exec(&probe, &["get", &url, "-n", "3", "--timeout", "500"]).await?;
             if denied {
-                ensure!(!out.stdout.contains("ok "), "reached: {out:?}")
+                ensure!(!out.stdout.contains("ok "), "reached: {out:?}");
             } else {
-                Output::ok(out).map(drop)?
+                out.ok()?;
             }
             Ok(())
         })

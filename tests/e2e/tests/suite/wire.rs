@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use tombolo_e2e::{Cluster, GLOBAL, Output, eventually, machine};
-use tombolo_playground::{layout::Layout, place::Place};
+use tombolo_playground::{address::ClusterAddresses, layout::Layout, place::Place};
 
 const MARKER: &str = "tombolo-marker-2f91c4";
 const LIMIT: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ async fn wg_shows_the_tunnel_and_its_key_stays_on_the_node() {
             let endpoint = SocketAddr::new(there.addresses().node(node), 51871);
             assert!(shown.contains(&format!("endpoint: {endpoint}")), "{endpoint} is not in: {shown}");
         }
-        for range in there.plans().map(|plan| plan.pods()) {
+        for range in there.plans().map(ClusterAddresses::pods) {
             let of_a_node = range.replace("0.0/16", "0.0/24").replace("::/48", "::/64");
             assert!(shown.contains(&of_a_node), "{of_a_node} is no allowed address: {shown}");
         }

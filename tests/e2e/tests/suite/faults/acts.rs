@@ -8,6 +8,7 @@ use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::Pod,
 };
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use tombolo_e2e::{
     Cluster, eventually,
@@ -52,20 +53,18 @@ async fn agents_frozen(cluster: &Cluster) -> anyhow::Result<()> {
 
 async fn leader_killed(cluster: &Cluster) -> anyhow::Result<()> {
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), SYSTEM);
-    let lease = async || -> anyhow::Result<(String, i32)> {
-        let spec = leases.get("tombolo-clustermesh").await?.spec.context("no lease")?;
-        let holder = spec.holder_identity.filter(|holder| !holder.is_empty()).context("nobody leads")?;
-        Ok((holder, spec.lease_transitions.unwrap_or(0)))
-    };
-    let (before, transitions) = lease().await?;
+    let lease = async || leases.get("tombolo-clustermesh").await?.spec.context("no lease");
+    let leader =
+        lease().await?.holder_identity.filter(|holder| !holder.is_empty()).context("nobody leads")?;
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), SYSTEM);
-    let node = pods.get(&before).await?.spec.and_then(|s| s.node_name).context("not scheduled")?;
+    let node = pods.get(&leader).await?.spec.and_then(|s| s.node_name).context("not scheduled")?;
     let pids = processes(&machines(&cluster.name)?, &node, "tombolo-clustermesh")?;
     signal(&pids, "KILL")?;
-    // The name of the dead in the lease is no leader.
+    let killed = Timestamp::now();
+    // The name of the dead in the lease is no leader; whoever renews it after that is one, the same pod maybe.
     eventually(Duration::from_secs(15), || async {
-        let (now, count) = lease().await?;
-        ensure!(now != before || count > transitions, "{before} is dead and nobody else leads");
+        let renewed = lease().await?.renew_time.context("nobody has renewed the lease")?;
+        ensure!(renewed.0 > killed, "nobody leads since {leader} is dead");
         Ok(())
     })
     .await?;
