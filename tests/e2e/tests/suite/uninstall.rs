@@ -43,7 +43,7 @@ const SCRIPT: &str = "
 ip -o -br link | sed 's/^/link /; s/@.*//' | cut -d' ' -f1,2
 ip -4 route show table all | sed 's/^/route /'
 ip rule show | sed 's/^/rule /'
-nft list ruleset | sed 's/^/nft /'
+nft --stateless list ruleset | sed 's/^/nft /'
 tc qdisc show 2>/dev/null | grep -E 'clsact|ingress' | sed 's/^/qdisc /'
 find /etc/cni/net.d /opt/cni/bin /var/lib/tombolo /run/tombolo /run/wireguard /sys/fs/bpf -mindepth 1 \
   2>/dev/null | sed 's/^/file /'
