@@ -22,7 +22,7 @@ const ALL: [&str; 3] = ["east", "west", "north"];
 const SYSTEM: &str = "tombolo-system";
 
 #[tokio::test]
-#[ignore = "needs 3 clusters, alone; 90 s"]
+#[ignore = "needs 3 clusters, alone; 120 s"]
 async fn a_third_cluster_joins_when_it_fits_and_leaves_nothing() {
     let token = succeeds("east", &["token", "create"]).unwrap();
     bad_tokens().await.unwrap();

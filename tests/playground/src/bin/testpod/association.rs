@@ -37,7 +37,7 @@ pub fn respond(arguments: &Arguments) -> Result<ExitCode, String> {
             loop {
                 // An ICMP error about an earlier answer says nothing about the next packet.
                 let Ok((packet, from)) = receive(&socket) else { continue };
-                if let Some(answer) = packet.ok().and_then(|packet| answer(&packet, &ports, from, &*key)) {
+                if let Some(answer) = packet.ok().and_then(|packet| answer(&packet, &ports, from, &key)) {
                     let _ = socket.send_to(&answer.encode(), (from, 0));
                 }
             }

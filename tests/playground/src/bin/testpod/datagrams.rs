@@ -171,6 +171,7 @@ pub fn bind(targets: &[SocketAddr]) -> Result<UdpSocket, String> {
     UdpSocket::bind(any).map_err(unusable)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err wants")]
 fn unusable(error: std::io::Error) -> String {
     format!("cannot use the socket: {error}")
 }

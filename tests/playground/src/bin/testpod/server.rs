@@ -35,7 +35,7 @@ pub fn tcp_echo(arguments: &Arguments) -> Result<ExitCode, String> {
 /// Sends back every datagram, after the name and a space if a name was given.
 pub fn udp_echo(arguments: &Arguments) -> Result<ExitCode, String> {
     let prefix = arguments.option("name").map_or_else(Vec::new, |name| format!("{name} ").into_bytes());
-    let sockets = bind(arguments, 7, |address| UdpSocket::bind(address), UdpSocket::local_addr)?;
+    let sockets = bind(arguments, 7, UdpSocket::bind, UdpSocket::local_addr)?;
     for socket in sockets {
         let prefix = prefix.clone();
         thread::spawn(move || {
@@ -57,7 +57,7 @@ pub fn listen<F>(arguments: &Arguments, default: u16, serve: F) -> Result<ExitCo
 where
     F: Fn(TcpStream) -> std::io::Result<()> + Clone + Send + 'static,
 {
-    for listener in bind(arguments, default, |address| TcpListener::bind(address), TcpListener::local_addr)? {
+    for listener in bind(arguments, default, TcpListener::bind, TcpListener::local_addr)? {
         let serve = serve.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
