@@ -39,14 +39,14 @@ const FAULTS: &[Fault] = &[
     harmless("agents are killed", acts::AGENTS_KILLED),
     harmless("agents are frozen for 10 s, then killed", acts::AGENTS_FROZEN),
     // Without its process the tunnel carries nothing; one handshake later it goes on.
-    between("tunnels are killed", 12, 8_000, acts::TUNNELS_KILLED),
+    between("tunnels are killed", 8, 5_000, acts::TUNNELS_KILLED),
     harmless("the leading daemon is killed", acts::LEADER_KILLED),
     harmless("etcd is away for 5 s", acts::ETCD_AWAY),
     harmless("containerd restarts", acts::CONTAINERD_RESTARTS),
     harmless("kubelet restarts", acts::KUBELET_RESTARTS),
     harmless("the link between the clusters has a delay of 40 ms for 8 s", acts::LINK_DELAYED),
-    // Four of a hundred exchanges, since both directions lose; TCP sends again.
-    between("the link between the clusters loses 2 % for 8 s", 30, 3_000, acts::LINK_LOSES),
+    // Four of a hundred exchanges, since both directions lose; TCP sends again, a second later at the begin.
+    between("the link between the clusters loses 2 % for 8 s", 30, 6_000, acts::LINK_LOSES),
     harmless("the link between the clusters has an MTU of 1400 for 8 s", acts::LINK_NARROW),
 ];
 
