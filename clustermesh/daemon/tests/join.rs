@@ -186,7 +186,7 @@ async fn authorities_change(west: &Cluster, at_west: &Replica, at_east: &Replica
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs root; 40 s"]
+#[ignore = "needs root; 60 s"]
 async fn a_mesh_peer_joins_two_clusters() {
     let (east, west) = tokio::join!(Cluster::start("east", 1), Cluster::start("west", 2));
     let dir = tempfile::tempdir().unwrap();

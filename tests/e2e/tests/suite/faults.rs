@@ -51,7 +51,7 @@ const FAULTS: &[Fault] = &[
 ];
 
 #[tokio::test]
-#[ignore = "needs 2 clusters, alone; 200 s"]
+#[ignore = "needs 2 clusters, alone; 220 s"]
 async fn nothing_that_runs_is_harmed() {
     let east = Cluster::attach("east").await.unwrap();
     let here = east.scope("fault").await.unwrap();

@@ -33,7 +33,7 @@ fn said(arguments: &str) -> String {
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 40 s"]
+#[ignore = "needs 2 clusters; 50 s"]
 async fn deployments_exec_logs_dns_and_port_forward() {
     let scope = Cluster::attach("east").await.unwrap().scope("kubectl").await.unwrap();
     let on = format!("--namespace {}", scope.namespace);

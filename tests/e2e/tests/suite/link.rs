@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 const BOTH: [&str; 2] = ["east", "west"];
 
 #[tokio::test]
-#[ignore = "needs 2 clusters, alone; 60 s"]
+#[ignore = "needs 2 clusters, alone; 90 s"]
 async fn a_cut_link_harms_only_what_crosses_it() {
     let web = Web::start("cut", &BOTH).await.unwrap();
     web.answered_by(&BOTH).await.unwrap();
