@@ -90,7 +90,7 @@ fn carry(from: &File, to: &File) {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn clusters_reach_each_other_through_the_tunnel() {
     on_a_node(|pins| {
         let east = side(&pins.join("../east"), 8, 9, EndpointFlags::NONE);

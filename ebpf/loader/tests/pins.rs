@@ -12,7 +12,7 @@ use tombolo_abi::{AddressFlags, AddressKey, AddressValue, map};
 use tombolo_loader::{AttachError, Datapath, LoadError, PinDirError, Table, unload};
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn another_filesystem_is_refused_and_left_alone() {
     on_a_node(|_| {
         let elsewhere = tempfile::tempdir().unwrap();
@@ -25,7 +25,7 @@ fn another_filesystem_is_refused_and_left_alone() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn maps_keep_their_content_unless_their_layout_changed() {
     on_a_node(|pins| {
         let key = AddressKey::new(common::ip(10, 0, 0, 1));
@@ -51,7 +51,7 @@ fn maps_keep_their_content_unless_their_layout_changed() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn an_index_that_another_device_has_now_is_attached_anew() {
     on_a_node(|pins| {
         let datapath = Datapath::load(pins).unwrap();
@@ -71,7 +71,7 @@ fn an_index_that_another_device_has_now_is_attached_anew() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn a_pods_programs_are_replaced_in_place_and_go_with_its_device() {
     on_a_node(|pins| {
         let datapath = Datapath::load(pins).unwrap();

@@ -59,7 +59,7 @@ impl Node {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn pods_node_and_outside_reach_each_other() {
     on_a_node(|pins| {
         let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -101,7 +101,7 @@ fn pods_node_and_outside_reach_each_other() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn services_are_translated_per_packet() {
     on_a_node(|pins| {
         let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -129,7 +129,7 @@ fn services_are_translated_per_packet() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn policy_stops_strangers_but_not_probes() {
     on_a_node(|pins| {
         let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::INGRESS_ENFORCED);
@@ -153,7 +153,7 @@ fn policy_stops_strangers_but_not_probes() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn connections_outlive_the_loader_and_its_return() {
     on_a_node(|pins| {
         let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::NONE);
@@ -203,7 +203,7 @@ fn child_in_a_cgroup() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn sockets_are_sent_to_backends() {
     on_a_node(|pins| {
         let cgroup = Cgroup::new("tombolo-sock-lb");

@@ -23,7 +23,7 @@ const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
 const NODE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x22);
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn a_node_that_becomes_a_router_keeps_its_advertised_default_route() {
     in_a_namespace(|| {
         advertise(1800);

@@ -19,7 +19,7 @@ fn refused(output: &Output) -> String {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn bad_configuration_is_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.yaml");
@@ -40,7 +40,7 @@ fn bad_configuration_is_one_sentence() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn without_root_it_says_so() {
     let binary = env!("CARGO_BIN_EXE_tombolo-node");
     let output = Command::new("setpriv")
@@ -57,7 +57,7 @@ fn without_root_it_says_so() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn cleanup_leaves_nothing_and_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();

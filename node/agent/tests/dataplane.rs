@@ -254,7 +254,7 @@ async fn add(agent: &Agent, app: &str, netns: &PodNetns) {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn pods_talk_by_policy_and_outlive_the_agent() {
     on_a_node(|dir| async move {
         let mut records: Vec<Record> = ["a", "b", "c"].iter().flat_map(|app| pod_records(app)).collect();

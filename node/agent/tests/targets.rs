@@ -70,7 +70,7 @@ fn prefix(text: &str) -> Prefix {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn routes_are_made_listed_and_removed() {
     on_a_node(|| async {
         let mut routes = routes_target();
@@ -113,7 +113,7 @@ fn node(cluster: u16, name: &str, address: &str, pods: &str) -> Change {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn the_reconciler_heals_and_prunes_only_after_the_sync() {
     on_a_node(|| async {
         let own =
@@ -177,7 +177,7 @@ fn the_reconciler_heals_and_prunes_only_after_the_sync() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn pods_come_and_go_unnoticed() {
     on_a_node(|| async {
         let mut changes = netlink::watch("tmb").unwrap();
@@ -194,7 +194,7 @@ fn pods_come_and_go_unnoticed() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn the_underlay_is_found_or_asked_for() {
     on_a_node(|| async {
         let netlink = Netlink::new().unwrap();
@@ -211,7 +211,7 @@ fn the_underlay_is_found_or_asked_for() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn listings_at_the_same_time_wait_for_each_other() {
     on_a_node(|| async {
         for i in 0..200 {

@@ -159,7 +159,7 @@ impl Drop for Net {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn datagrams_and_streams_cross_and_wg_shows_them() {
     let net = Net::new();
     eventually("echo", || net.echo(100));
@@ -181,7 +181,7 @@ fn datagrams_and_streams_cross_and_wg_shows_them() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn a_stream_survives_kill_and_restart() {
     let mut net = Net::new();
     eventually("echo", || net.echo(100));
@@ -210,7 +210,7 @@ fn a_stream_survives_kill_and_restart() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn termination_keeps_the_device_and_delete_removes_it() {
     let mut net = Net::new();
     let exists = |net: &Net| output(&["ip", "-n", &net.names[0], "link", "show", "tmbwg0"]).status.success();

@@ -9,7 +9,7 @@ use tombolo_node_core::endpoints::AttachmentId;
 use crate::world::{PodNetns, error, ip, on_a_node, pod_devices};
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn bad_calls_are_refused_and_change_nothing() {
     on_a_node(|mut node| async move {
         let manager = node.start().await;
@@ -49,7 +49,7 @@ fn bad_calls_are_refused_and_change_nothing() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn an_interface_that_exists_is_left_alone() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -72,7 +72,7 @@ fn an_interface_that_exists_is_left_alone() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn a_late_failure_is_undone() {
     on_a_node(|mut node| async move {
         let manager = node.start().await;
@@ -87,7 +87,7 @@ fn a_late_failure_is_undone() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn a_device_in_the_way_is_replaced() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -102,7 +102,7 @@ fn a_device_in_the_way_is_replaced() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn an_address_rests_until_the_devices_are_gone() {
     on_a_node(|mut node| async move {
         let manager = node.start().await;
@@ -123,7 +123,7 @@ fn an_address_rests_until_the_devices_are_gone() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn addresses_run_out_with_a_clear_error() {
     on_a_node(|mut node| async move {
         node.prefixes = &["10.99.0.0/30"];
@@ -143,7 +143,7 @@ fn addresses_run_out_with_a_clear_error() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn a_restarted_agent_adopts_its_pods() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -176,7 +176,7 @@ fn a_restarted_agent_adopts_its_pods() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn a_killed_add_is_done_again() {
     on_a_node(|mut node| async move {
         let manager = node.start().await;
@@ -198,7 +198,7 @@ fn a_killed_add_is_done_again() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn del_succeeds_when_the_namespace_is_gone() {
     on_a_node(|mut node| async move {
         let manager = node.start().await;

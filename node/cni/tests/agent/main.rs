@@ -12,7 +12,7 @@ use tombolo_cni::failure::code;
 use world::{NODE, NODE_V6, PodNetns, ask, error, ip, on_a_node, pod_devices};
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn a_pod_is_connected_and_disconnected() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -49,7 +49,7 @@ fn a_pod_is_connected_and_disconnected() {
 
 /// With IPv6 first, alone and beside IPv4: what is told to the runtime works at once.
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn addresses_of_each_family_work_as_soon_as_they_are_known() {
     for prefixes in [&["fd99::/64", "10.99.0.0/24"][..], &["10.99.0.0/24", "fd99::/64"], &["fd99::/64"]] {
         on_a_node(move |mut node| async move {
@@ -105,7 +105,7 @@ fn same_links(result: &Value, pod: &PodNetns) {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn results_come_in_the_version_asked_for() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -126,7 +126,7 @@ fn results_come_in_the_version_asked_for() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn check_finds_what_is_missing() {
     on_a_node(|mut node| async move {
         node.start().await;
@@ -153,7 +153,7 @@ fn check_finds_what_is_missing() {
 }
 
 #[test]
-#[ignore = "needs root; 10 s"]
+#[ignore = "needs root; 20 s"]
 fn gc_keeps_what_is_listed_only() {
     on_a_node(|mut node| async move {
         let manager = node.start().await;
