@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use tombolo_e2e::{
-    Cluster, Web, answers, eventually,
-    machine::{machines, processes_of_all},
-};
+use tombolo_e2e::{Web, answers, eventually, machine::machines};
 
 const BOTH: [&str; 2] = ["east", "west"];
 /// How long it is away: several times what a lease and a silent cluster are given.
@@ -29,7 +26,6 @@ async fn a_cluster_without_its_api_server_stays_in_global_services() {
     web.answered_by(&BOTH).await.unwrap();
     let west = &web.scopes[1];
     let machines = machines("east").unwrap();
-    let daemons = processes_of_all(&machines, "tombolo-clustermesh").unwrap();
     machines.kill("control-plane", "kube-apiserver").unwrap();
     let restart = Restart;
     let begin = std::time::Instant::now();
@@ -46,15 +42,12 @@ async fn a_cluster_without_its_api_server_stays_in_global_services() {
     })
     .await
     .unwrap();
-    Cluster::attach("east").await.unwrap().nodes().await.unwrap();
     web.answered_by(&BOTH).await.unwrap();
-    // Without this the test would show a restart of the daemons instead.
-    let alive = processes_of_all(&machines, "tombolo-clustermesh").unwrap();
     let lost: Vec<_> = seen.iter().filter(|(_, by_cluster)| !by_cluster.contains_key("east")).collect();
     assert!(
         lost.is_empty(),
         "an outage of the API server takes a healthy cluster's backends away: after {:.0?} nobody of east answered \
-         west (daemons before {daemons:?}, after {alive:?})",
+         west",
         lost.first().map(|(at, _)| *at)
     );
 }

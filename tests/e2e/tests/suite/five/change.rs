@@ -42,7 +42,7 @@ async fn authorities_are_replaced() {
     succeeds("east", &["status", "--wait", "--timeout", "60"]).unwrap();
 }
 
-/// The daemons go from the build of the commit before to this one, cluster by cluster.
+/// The daemons go from the last release to this build, cluster by cluster.
 #[tokio::test]
 #[ignore = "needs 5 clusters, alone, long; 120 s"]
 async fn daemons_are_upgraded_from_the_version_before() {
