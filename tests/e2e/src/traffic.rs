@@ -120,7 +120,7 @@ impl Recording {
         let harms = of_class.map(|flow| (flow, flow.harm(window, &self.shared)));
         harms
             .filter(|(_, harm)| !bounds.allow(harm))
-            .map(|(flow, harm)| format!("{}: {harm}, allowed {bounds}; {:?}", flow.name, flow.last_words()))
+            .map(|(flow, harm)| format!("{}: {harm}, allowed {bounds}; {:?}", flow.name, flow.words(window)))
             .collect()
     }
 

@@ -20,6 +20,8 @@ use crate::{Error, Result};
 const BASE: usize = 10_000;
 /// The MTU of all links, in bytes.
 const FULL_MTU: u32 = 1500;
+/// What a forwarder needs beyond its delay to pass on its last packet.
+const DRAIN: Duration = Duration::from_millis(100);
 /// Longest delay, in milliseconds.
 const MAX_DELAY: u32 = 10_000;
 
@@ -120,9 +122,13 @@ fn forwarder(layout: &Layout, device: &str, state: LinkState) -> Unit {
     unit
 }
 
-/// The device outlives the process by a moment, and must not be taken for the next one's.
+/// Nothing goes to the device any more, but what it holds back would be lost with it. The device outlives the process by
+/// a moment, and must not be taken for the next one's.
 fn stop_forwarder(router: &Place, forwarder: &Unit, device: &str) -> Result<()> {
     if !forwarder.processes(router).is_empty() {
+        let running = Unit::load(&forwarder.directory, device)?;
+        let delay = running.argv.last().and_then(|delay| delay.parse().ok()).unwrap_or(0);
+        thread::sleep(Duration::from_millis(delay) + DRAIN);
         forwarder.kill(router)?;
     }
     let started = Instant::now();

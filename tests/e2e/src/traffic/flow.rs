@@ -79,7 +79,7 @@ pub struct Flow {
     pub answered: u64,
     /// What was noticed, in the order of time.
     pub events: Vec<Event>,
-    words: Vec<String>,
+    words: Vec<(f64, String)>,
 }
 
 /// What a flow took in a window of time.
@@ -137,7 +137,7 @@ impl Flow {
         let told =
             |line: &str| ["gap ", "break ", "lost ", "fail "].iter().any(|word| line.starts_with(word));
         let words =
-            lines.iter().filter(|(_, line)| told(line)).map(|(at, line)| format!("{at:.3} {line}")).collect();
+            lines.iter().filter(|(_, line)| told(line)).map(|(at, line)| (*at, (*line).to_owned())).collect();
         Ok(Self { name, class, sent, answered: sent.saturating_sub(failed), events, words })
     }
 
@@ -157,9 +157,10 @@ impl Flow {
         harm
     }
 
-    /// The last lines that say what went wrong, as the client printed them.
-    pub fn last_words(&self) -> &[String] {
-        self.words.get(self.words.len().saturating_sub(6)..).unwrap_or_default()
+    /// The first lines of a window that say what went wrong, as the client printed them.
+    pub fn words(&self, window: Window) -> Vec<String> {
+        let of_window = self.words.iter().filter(|(at, _)| (window.from..=window.to + 2.0).contains(at));
+        of_window.take(8).map(|(at, line)| format!("{at:.3} {line}")).collect()
     }
 }
 
