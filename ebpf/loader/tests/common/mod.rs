@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::allow_attributes, reason = "a part that one binary uses is dead in another")]
 
+pub mod link;
 pub mod talk;
 
 use std::{
