@@ -14,6 +14,9 @@ use crate::{
     output::{self, Format},
 };
 
+/// Time between two attempts of `--wait`.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// What `tombolo status` takes.
 #[derive(clap::Args)]
 #[command(after_help = "Exit code 0 when everything is well, 1 otherwise.\n\nExamples:\n  \
@@ -43,17 +46,30 @@ pub async fn run(cluster: &ClusterArgs, args: &Args) -> anyhow::Result<()> {
     let client = cluster.client().await?;
     let start = tokio::time::Instant::now();
     let report = loop {
-        let report = collect(&client, &cluster.namespace).await?;
-        if report.problems.is_empty() || !args.wait || start.elapsed() > Duration::from_secs(args.timeout) {
-            break report;
+        let report = collect(&client, &cluster.namespace).await;
+        let wait = match &report {
+            Ok(report) => !report.problems.is_empty(),
+            Err(error) => is_passing(error),
+        };
+        if !wait || !args.wait || start.elapsed() > Duration::from_secs(args.timeout) {
+            break report?;
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(RETRY).await;
     };
     match args.output {
         Format::Table => output::line(&text(&report))?,
         other => output::line(&other.render(&report)?)?,
     }
     if report.problems.is_empty() { Ok(()) } else { bail!("{} problem(s)", report.problems.len()) }
+}
+
+/// Whether the next attempt may succeed: the API server was not reached, or says that it is not well itself.
+fn is_passing(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => status.code >= 500 || status.code == 429,
+        Some(kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_)) => true,
+        _ => false,
+    }
 }
 
 async fn collect(client: &Client, namespace: &str) -> anyhow::Result<Report> {

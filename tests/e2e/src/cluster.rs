@@ -1,9 +1,12 @@
 //! A cluster of the playground, and a namespace in it that a test owns.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::{
     Api, Client, Config, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
@@ -11,6 +14,11 @@ use kube::{
 };
 use serde_json::json;
 use tombolo_playground::layout::checkout;
+
+use crate::eventually;
+
+/// How long a new namespace may be without an account for its pods.
+const ACCOUNT: Duration = Duration::from_secs(60);
 
 /// A cluster and a client of its API server.
 #[derive(Clone)]
@@ -61,7 +69,11 @@ impl Cluster {
         let namespace: Namespace =
             serde_json::from_value(json!({"metadata": {"name": name, "labels": {"team": name}}}))?;
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
-        Ok(Scope { cluster: self.clone(), namespace: name.to_owned() })
+        let scope = Scope { cluster: self.clone(), namespace: name.to_owned() };
+        // No pod is admitted without it, and controllers that lost their API server come back late.
+        let accounts = scope.api::<ServiceAccount>();
+        eventually(ACCOUNT, || async { Ok(accounts.get("default").await?) }).await?;
+        Ok(scope)
     }
 }
 
