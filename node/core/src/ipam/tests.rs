@@ -62,6 +62,21 @@ fn released_addresses_rest() {
 }
 
 #[test]
+fn the_addresses_of_all_families_come_back() {
+    let mut ipam = ipam(&["10.1.0.0/30", "fd00:1::/126"]);
+    // Each life takes the only IPv4 address and one of the two of IPv6.
+    for life in 0..4 {
+        let begin = 40 * life;
+        assert_eq!(
+            ipam.allocate(&owner(1), at(begin)).map(|addresses| addresses.len()),
+            Ok(2),
+            "life {life}"
+        );
+        assert_eq!(ipam.release(&owner(1), at(begin + 10)).len(), 2);
+    }
+}
+
+#[test]
 fn specific_addresses_are_checked() {
     let mut ipam = ipam(&["10.1.0.0/24"]);
     ipam.allocate_specific(&owner(1), addr("10.1.0.9"), at(0)).unwrap();
