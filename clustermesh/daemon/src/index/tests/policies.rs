@@ -128,6 +128,16 @@ fn named_ports_follow_the_pods() {
     index.delete(&pod("b", ""));
     assert_eq!(ranges(&index), [(8080, 8080)]);
     assert!(index.take_findings()[0].problems.is_empty());
+    // The same name for another protocol is another port.
+    let mut both = pod("c", "app: web");
+    let containers = &mut both.spec.as_mut().unwrap().containers;
+    let mut datagrams = containers[0].clone();
+    let port = &mut datagrams.ports.as_mut().unwrap()[0];
+    port.protocol = Some("UDP".to_owned());
+    port.container_port = 53;
+    containers.insert(0, datagrams);
+    index.apply(both);
+    assert_eq!(ranges(&index), [(8080, 8080)]);
 }
 
 #[test]
