@@ -196,6 +196,21 @@ fn what_an_incomplete_exporter_lacks_is_kept_until_it_is_complete() {
 }
 
 #[test]
+fn what_belongs_to_no_cluster_goes_with_a_complete_snapshot() {
+    let key = PolicyKey { kind: PolicyKind::NetworkPolicy, namespace: "a".into(), name: "b".into() };
+    let policy = Policy { key, subject: Selector::default(), ingress: None, egress: None };
+    let mut log = complete(1, 8);
+    log.apply([identity(1, 0).into(), Record::Policy(policy).into()], 1);
+    let mut receiver = measured(&log);
+    assert_eq!(receiver.records().len(), 2);
+    // The policy was deleted before this exporter began.
+    let mut other = Log::new(2, 8);
+    other.apply([identity(1, 0).into()], 1);
+    other.set_scope(Scope::AllBut([cluster(2)].into()));
+    assert_eq!(sync(&other, &mut receiver), (1, true));
+}
+
+#[test]
 fn answers_to_digests_that_were_not_sent_are_errors_or_ignored() {
     let log = thousand(1);
     let mut receiver = measured(&log);
