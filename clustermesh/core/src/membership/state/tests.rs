@@ -220,6 +220,25 @@ fn refusals_say_what_and_why() {
 }
 
 #[test]
+fn every_pod_range_is_compared_with_every_other() {
+    let mut state = mesh();
+    let with = |n: u16, name: &str, ranges: [&str; 2]| ClusterRecord {
+        pod_prefixes: ranges.map(|range| range.parse().unwrap()).to_vec(),
+        ..cluster(n, name, ranges[0])
+    };
+    for number in [1, 2] {
+        apply(&mut state, 1, 100, token(number, 900)).unwrap();
+    }
+    apply(&mut state, 1, 100, add(with(2, "west", ["10.2.0.0/16", "fd00:2::/48"]), 1)).unwrap();
+    let north = with(3, "north", ["10.3.0.0/16", "fd00:2:0:1::/64"]);
+    let error = apply(&mut state, 1, 100, add(north, 2)).unwrap_err();
+    let expected =
+        "pod range fd00:2:0:1::/64 of cluster north overlaps pod range fd00:2::/48 of cluster west";
+    assert!(error.starts_with(expected), "{error}");
+    apply(&mut state, 1, 100, add(with(3, "north", ["10.3.0.0/16", "fd00:3::/48"]), 2)).unwrap();
+}
+
+#[test]
 fn a_member_id_is_never_used_again() {
     let mut state = mesh();
     for (token_id, incarnation) in [(1, 1), (2, 3)] {
