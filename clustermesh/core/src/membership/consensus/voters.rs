@@ -95,6 +95,14 @@ mod tests {
     }
 
     #[test]
+    fn only_who_has_the_log_begins_to_vote() {
+        let behind = View { caught_up: BTreeSet::from([1]), ..view(&[1, 2], &[]) };
+        assert_eq!(next(&[1], &[2], &behind), [], "a vote that counts needs a log");
+        let gone = View { caught_up: BTreeSet::from([1, 2]), ..view(&[1, 2], &[2]) };
+        assert_eq!(next(&[1], &[2], &gone), [], "it had the log once, and is silent");
+    }
+
+    #[test]
     fn at_most_seven_vote_and_the_dead_are_replaced() {
         use ConfChangeType::{AddLearnerNode, AddNode, RemoveNode};
         let seven = [1, 2, 3, 4, 5, 6, 7];
