@@ -123,6 +123,17 @@ fn a_wrong_inner_source_is_dropped_and_counted() {
 }
 
 #[test]
+fn a_peer_does_not_speak_for_another_one() {
+    let mut pair = Pair::new();
+    let third = public([0x33; 32]);
+    pair.ends[1].set(&format!("public_key={third}\nallowed_ip=10.0.0.9/32"));
+    pair.ends[0].send(&packet(9, 2, 100));
+    pair.settle();
+    assert!(pair.ends[1].received.is_empty());
+    assert_eq!(pair.ends[1].device.counters().wrong_source, 1);
+}
+
+#[test]
 fn a_replayed_datagram_is_refused() {
     let mut pair = Pair::new();
     pair.ends[0].send(&packet(1, 2, 100));
