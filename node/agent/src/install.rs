@@ -124,6 +124,10 @@ mod tests {
         let config = tombolo_cni::config::Config::parse(config.to_string().as_bytes()).unwrap();
         assert_eq!(config.refuse_unknown(), Ok(()));
         assert_eq!(config.socket, PathBuf::from("/run/x.sock"));
+        // The plugin of the next release takes the place of this one.
+        fs::write(&installer.binary, "#!next").unwrap();
+        installer.binary().unwrap();
+        assert_eq!(fs::read(&installed).unwrap(), b"#!next");
         installer.remove().unwrap();
         installer.remove().unwrap();
         assert!(!installed.exists());
