@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::Path,
     process::Command,
     time::Duration,
@@ -203,6 +203,10 @@ fn child_in_a_cgroup() {
     println!("udp {:?}", ask_udp(VIP, 53).unwrap());
     println!("none {:?}", connect(VIP, 82).unwrap_err().kind());
     println!("mapped {:?}", connect(VIP.to_ipv6_mapped(), 80).unwrap().peer_addr().unwrap().port());
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send_to(b"?", (VIP.to_ipv6_mapped(), 53)).unwrap();
+    println!("udp mapped {}", socket.recv_from(&mut [0; 100]).unwrap().1);
 }
 
 #[test]
@@ -232,6 +236,7 @@ fn sockets_are_sent_to_backends() {
         assert!(text.contains("10.96.0.10:53)"), "{text}");
         assert!(text.contains("none ConnectionRefused"), "{text}");
         assert!(text.contains("mapped 80"), "{text}");
+        assert!(text.contains("udp mapped [::ffff:10.96.0.10]:53"), "{text}");
         assert!(node.counted(Metric::SocketTranslated) >= 3 && node.counted(Metric::SocketRefused) == 1);
         assert_eq!(node.counted(Metric::ServiceTranslated), 0);
     });
