@@ -2,12 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use k8s_openapi::api::{core::v1::Event, networking::v1::NetworkPolicy};
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 use tombolo_api::MeshNetworkPolicy;
-use tombolo_e2e::{Cluster, GLOBAL, Output, Scope, Web, answers, command, eventually, web_url};
+use tombolo_e2e::{
+    Cluster, GLOBAL, Output, Scope, Web, answers, command, eventually,
+    machine::{self, machines},
+    web_url,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -72,6 +76,39 @@ async fn udp_crosses_clusters() {
         .unwrap();
         assert!(out.contains("lost=0"), "{target}: {out}");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs 2 clusters, also ipv6; 40 s"]
+async fn full_packets_cross_clusters_in_one_piece() {
+    let [east, west] = scopes("full").await.unwrap();
+    east.pod("answer", None, &["tcp-answer", "--port", "9"]).await.unwrap();
+    west.pod("client", None, &["pause"]).await.unwrap();
+    for address in east.pod_ips("answer").await.unwrap() {
+        let target = SocketAddr::new(address, 9).to_string();
+        let ask = async |bytes: &str| -> anyhow::Result<String> {
+            west.exec("client", &["half-close", &target, "--bytes", bytes]).await?.ok()
+        };
+        eventually(LIMIT, || async { ask("1000").await }).await.unwrap();
+        let before = fragments().unwrap();
+        ask("5000000").await.unwrap();
+        // What pods send has room for the tunnel's headers, whichever family the nodes talk.
+        assert_eq!(fragments().unwrap() - before, 0, "{target}: packets of the tunnel are cut in pieces");
+    }
+}
+
+/// Pieces that the nodes of both clusters have cut packets of IPv6 into.
+fn fragments() -> anyhow::Result<u64> {
+    let mut pieces = 0;
+    for name in BOTH {
+        let machines = machines(name)?;
+        for node in machines.nodes() {
+            let counters = machine::run(&machines, &node, &["cat", "/proc/net/snmp6"])?;
+            let line = counters.lines().find_map(|line| line.strip_prefix("Ip6FragCreates"));
+            pieces += line.context("no counter of fragments")?.trim().parse::<u64>()?;
+        }
+    }
+    Ok(pieces)
 }
 
 #[tokio::test]
