@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::Context;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::PostParams;
+use anyhow::{Context, ensure};
+use k8s_openapi::api::{core::v1::Node, networking::v1::NetworkPolicy};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use serde_json::{Value, json};
 use tombolo_e2e::{
     Cluster,
@@ -16,7 +19,7 @@ use tombolo_e2e::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-#[ignore = "needs 2 clusters, alone; 30 s"]
+#[ignore = "needs 2 clusters, alone; 40 s"]
 async fn lists_and_metrics_show_pods_services_and_drops() {
     let cluster = Cluster::attach("east").await.unwrap();
     let nodes = cluster.nodes().await.unwrap();
@@ -64,6 +67,24 @@ async fn lists_and_metrics_show_pods_services_and_drops() {
     let urls = scope.urls("web", 8080).await.unwrap();
     scope.denied("client", &urls, &scope.guard("web").await.unwrap()).await.unwrap();
     line(&bpf("drops"), &[&nodes[0], "policy-denied"]).unwrap();
+
+    // What is not let out counts as what is not let in, wherever it is shown.
+    let spec = json!({"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"]});
+    let policy = serde_json::from_value(json!({"metadata": {"name": "silent"}, "spec": spec})).unwrap();
+    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
+    let guard = scope.guard("client").await.unwrap();
+    scope.denied("client", &urls, &guard).await.unwrap();
+    eventually(LIMIT, || async {
+        let counted = guard.dropped("policy-denied")?;
+        let status: Value = serde_json::from_str(&succeeds("east", &["status", "-o", "json"])?)?;
+        let node = status["nodes"].as_array().and_then(|all| all.iter().find(|n| n["node"] == *guard.node));
+        let shown = node.and_then(|node| node["drops"]["policy-denied"].as_u64());
+        let shown = shown.with_context(|| format!("no drops of {}: {status}", guard.node))?;
+        ensure!(shown >= counted, "the status shows {shown} drops, the metrics {counted}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -81,4 +102,20 @@ async fn status_says_which_part_does_not_work() {
     assert!(well.contains("2 of 2 ready") && well.contains("2 of 2 replicas ready"), "{well}");
     let json: Value = serde_json::from_str(&succeeds("east", &["status", "-o", "json"]).unwrap()).unwrap();
     assert_eq!(json["problems"], json!([]), "{json}");
+}
+
+#[tokio::test]
+#[ignore = "needs 2 clusters, alone; 30 s"]
+async fn status_names_a_node_without_an_agent() {
+    succeeds("east", &["status", "--wait"]).unwrap();
+    let nodes: Api<Node> = Api::all(Cluster::attach("east").await.unwrap().client);
+    // A node that no machine stands behind.
+    let ghost = json!({"metadata": {"name": "ghost"}, "spec": {"unschedulable": true}});
+    nodes.create(&PostParams::default(), &serde_json::from_value(ghost).unwrap()).await.unwrap();
+    let said = tokio::task::spawn_blocking(|| tombolo("east", &["status"])).await;
+    nodes.delete("ghost", &DeleteParams::default()).await.unwrap();
+    let said = said.unwrap().unwrap();
+    let words = "node ghost: no agent runs on it";
+    assert!(!said.status.success() && text(&said).contains(words), "{}", text(&said));
+    succeeds("east", &["status", "--wait", "--timeout", "60"]).unwrap();
 }
