@@ -1,7 +1,7 @@
 //! Services and endpoint slices.
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use tombolo_model::{Affinity, BackendState, ServiceRecord};
+use tombolo_model::{Affinity, OnClusterLoss, ServiceRecord};
 
 use super::*;
 
@@ -9,7 +9,10 @@ const SERVICE: &str = "
 metadata:
   namespace: shop
   name: web
-  annotations: {service.cilium.io/global: 'true', service.tombolo.io/affinity: local}
+  annotations:
+    service.cilium.io/global: 'true'
+    service.tombolo.io/affinity: local
+    service.tombolo.io/on-cluster-loss: keep
 spec:
   clusterIP: 10.96.0.5
   clusterIPs: [10.96.0.5, 'fd00:96::5']
@@ -54,6 +57,7 @@ fn slices_give_the_backends_whatever_comes_first() {
         let record = service(&index).unwrap();
         assert_eq!(record.frontends.len(), 2);
         assert_eq!((record.global, record.shared, record.affinity), (true, true, Affinity::Local));
+        assert_eq!(record.on_cluster_loss, OnClusterLoss::Keep);
         let ports: Vec<_> = record.ports.iter().map(|p| (p.name.as_str(), p.port)).collect();
         assert_eq!(ports, [("http", 80), ("https", 443)]);
         assert_eq!(
@@ -99,9 +103,9 @@ fn a_slice_that_changes_its_service_leaves_the_old_one() {
     let mut index = index();
     index.apply(yaml::<Service>(SERVICE));
     index.apply(yaml::<EndpointSlice>(SLICE));
+    assert_eq!(backends(&index, 0).len(), 4);
     index.apply(yaml::<EndpointSlice>(&SLICE.replace("service-name: web", "service-name: other")));
     assert!(backends(&index, 0).is_empty());
-    assert_eq!(BackendState::Ready.min(BackendState::NotReady), BackendState::Ready);
 }
 
 #[test]
@@ -110,4 +114,5 @@ fn wrong_annotations_are_told() {
     index.apply(yaml::<Service>(&SERVICE.replace("affinity: local", "affinity: near")));
     let (name, problems) = index.service_problems().next().unwrap();
     assert_eq!((name.1.as_str(), problems.len()), ("web", 1));
+    assert!(problems[0].to_string().starts_with("annotation service.tombolo.io/affinity is \"near\""));
 }
