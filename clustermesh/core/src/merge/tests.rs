@@ -64,6 +64,7 @@ fn flags_decide_who_takes_part() {
 fn ports_correspond_by_name_and_protocol() {
     let local = web(1, (true, true), &[]);
     let mut remote = web(2, (true, true), &[(1, Ready)]);
+    assert_eq!(hosts(&merge_service(&local, [&remote], &BTreeSet::new())), ["10.2.0.1"]);
     remote.ports[0].protocol = Protocol::Udp;
     assert!(hosts(&merge_service(&local, [&remote], &BTreeSet::new())).is_empty());
     remote.ports[0].protocol = Protocol::Tcp;

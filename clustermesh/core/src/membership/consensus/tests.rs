@@ -85,12 +85,15 @@ fn a_mesh_of_one_decides_and_remembers() {
 #[test]
 fn the_log_stays_short() {
     let (mut member, mut disk) = founded();
+    member.propose(token(1)).unwrap();
     for n in 0..2000 {
         member.propose(Command::RevokeToken(TokenId(n))).unwrap();
         run(&mut member, &mut disk);
         assert!(disk.entries.len() <= MAX_LOG_ENTRIES + 2);
     }
+    // What is no longer in the log is in the snapshot.
     let again = Member::restore(&config(2), &disk).unwrap();
+    assert_eq!(again.state().tokens[&TokenId(1)].status, TokenStatus::Revoked);
     assert_eq!(again.state().clusters, member.state().clusters);
 }
 
@@ -161,6 +164,7 @@ fn a_survivor_goes_on_alone_in_a_new_line_of_history() {
     member.propose(token(1)).unwrap();
     run(&mut member, &mut disk);
     let before = member.state().clone();
+    assert!(before.tokens.contains_key(&TokenId(1)));
     let mut disk = recover(&disk).unwrap();
     let mut survivor = Member::restore(&config(5), &disk).unwrap();
     survivor.tick(20);
