@@ -50,7 +50,8 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// Mistakes around membership. An [`Mutant::OldBackup`] is noticed by the members themselves.
+    /// Mistakes around membership. Not [`Mutant::OldBackup`], which is a fault of the world: a member that finds it out
+    /// halts, as it should, and in a mesh of one nobody can.
     pub const MEMBERSHIP: [Self; 6] = [
         Self::VotesNotStored,
         Self::TermsNotStored,
