@@ -127,7 +127,7 @@ fn pod(name: &str) -> Value {
 
 /// The prose of this test is its steps; each one builds on the state that the one before left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs root; 40 s"]
+#[ignore = "needs root; 45 s"]
 async fn two_replicas() {
     let server = ApiServer::start().await;
     let client = server.client();
@@ -390,11 +390,14 @@ async fn fail_over(client: &Client, first: Replica, second: Replica, third: impl
     third.until("the third leads", |s| s.leader).await;
     assert!(released.elapsed() < Duration::from_secs(3), "took over after {:?}", released.elapsed());
 
-    // Taken by another: the leader stops at once, and leads again only after the other is silent.
+    // Taken by another: the leader stops, and leads again only after the other is silent.
     let mut lease = leases.get("tombolo-clustermesh").await.unwrap();
     lease.spec.as_mut().unwrap().holder_identity = Some("intruder".to_owned());
+    let taken = Instant::now();
     leases.replace("tombolo-clustermesh", &PostParams::default(), &lease).await.unwrap();
     third.until("the third stops", |s| !s.leader).await;
+    third.until("the third leads again", |s| s.leader).await;
+    assert!(taken.elapsed() > Duration::from_secs(4), "leads again after {:?}", taken.elapsed());
     third.shutdown.cancel();
     third.task.await.unwrap().unwrap();
 }
