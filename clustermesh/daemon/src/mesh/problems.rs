@@ -326,6 +326,22 @@ mod tests {
     }
 
     #[test]
+    fn who_was_given_up_by_a_recovery_is_named_and_told_so() {
+        let (mut state, status) = (mesh(), status(Some(2)));
+        for lost in [1, 3] {
+            state.clusters.get_mut(&id(lost)).unwrap().state = ClusterState::Lost;
+        }
+        let peers = BTreeMap::from([(id(2), hears_all_but(&[])), (id(4), hears_all_but(&[]))]);
+        let problems = seen(&state, &status, &peers).problems();
+        assert_eq!(
+            problems[0],
+            "the mesh was recovered without this cluster: run `tombolo disconnect` here, then join again"
+        );
+        let other = "cluster north was given up: it must join again, or be disconnected".to_owned();
+        assert!(problems.contains(&other), "{problems:?}");
+    }
+
+    #[test]
     fn others_that_do_not_hear_each_other_are_named() {
         let (problems, cut_off) =
             see([hears_all_but(&[4]), hears_all_but(&[2]), hears_all_but(&[2])], Some(2));
