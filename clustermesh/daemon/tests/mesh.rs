@@ -14,7 +14,7 @@ mod puppet;
 #[path = "mesh/versions.rs"]
 mod versions;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster::{Cluster, eventually};
 use tombolo_clustermesh::mesh::JoinFailure;
@@ -162,8 +162,11 @@ async fn a_third_joins_by_the_second_and_a_replica_takes_over() {
 
     // West's daemon is killed. Its backends are taken out after the drain time, its records stay.
     eventually("backends of all", || east.backends().len() == 3).await;
+    let killed = Instant::now();
     let west = west.kill().await;
     eventually("west is drained", || east.backends().len() == 2).await;
+    // After the drain time of 3 s since its last word, which may have been a keepalive ago.
+    assert!(killed.elapsed() > Duration::from_millis(1500), "drained after {:?}", killed.elapsed());
     assert_eq!(east.endpoints_of(west.id).len(), 3);
     // Another replica, elsewhere, goes on with what the first one stored.
     let west = Cluster::restart(west).await;

@@ -117,12 +117,15 @@ async fn a_hostile_member_gets_nothing() {
     bytes_that_mean_nothing(&east, &mallory).await;
     words_of_other_members(&east, &mallory).await;
 
+    let before_the_flood = misdeeds(&east);
     let flood = tokio::spawn(async move {
         loop {
             let _ = mallory.greeted(VERSION).await.refused(&[Frame::NodeFacts(NodeFacts::default())]).await;
         }
     });
+    eventually("the flood has begun", || misdeeds(&east) != before_the_flood).await;
     let during = slowest(&east, &west, 1).await;
+    assert!(!flood.is_finished(), "the attacker gave up");
     flood.abort();
     writeln!(std::io::stderr(), "slowest of 20 changes: {before:.1?} in peace, {during:.1?} under attack")
         .unwrap();

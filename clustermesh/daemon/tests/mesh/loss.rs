@@ -28,16 +28,29 @@ fn incarnation(seen_from: &Cluster, of: &Cluster) -> u32 {
 
 /// West starts again with what is left; east must never be without its records.
 async fn comes_back(kept: Kept, east: &Cluster, expected: u32) -> Cluster {
-    let west = Cluster::restart(kept).await;
-    eventually("a new member", || incarnation(east, &west) == expected).await;
+    let id = kept.id;
+    let keeps = || assert_eq!(east.endpoints_of(id).len(), 3, "east has lost records of west");
+    let restarted = tokio::spawn(Cluster::restart(kept));
+    eventually("a start", || {
+        keeps();
+        restarted.is_finished()
+    })
+    .await;
+    let west = restarted.await.unwrap();
+    eventually("a new member", || {
+        keeps();
+        incarnation(east, &west) == expected
+    })
+    .await;
     eventually("in sync", || {
+        keeps();
         let status = west.mesh.status();
         status.is_ok_and(|s| {
             s.problems.is_empty() && s.members.iter().all(|m| m.connected && m.synced && m.voter)
         })
     })
     .await;
-    assert_eq!(east.endpoints_of(west.id()).len(), 3);
+    keeps();
     eventually("backends of all", || east.backends().len() == 3 && west.backends().len() == 3).await;
     west
 }
@@ -95,8 +108,11 @@ async fn of_two_clusters_the_other_one_must_be_told() {
         east.mesh.status().unwrap().problems.iter().any(|p| p.contains("tombolo mesh recover"))
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(east.backends().len(), 2, "the sessions go on");
+    eventually("a session", || east.mesh.status().unwrap().members[1].connected).await;
+    // Longer than the drain time: without a session the backends would be gone.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(east.mesh.status().unwrap().members[1].connected, "the session goes on");
+    assert_eq!(east.backends().len(), 2, "the session goes on");
     east.mesh.recover().await.unwrap();
     let west = restarted.await.unwrap();
     eventually("together again", || {
