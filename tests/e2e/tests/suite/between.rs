@@ -3,8 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::{core::v1::Event, networking::v1::NetworkPolicy};
-use kube::api::{DeleteParams, PostParams};
+use k8s_openapi::api::{
+    core::v1::{Event, Service},
+    networking::v1::NetworkPolicy,
+};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tombolo_api::MeshNetworkPolicy;
 use tombolo_e2e::{
@@ -48,7 +51,7 @@ async fn the_spelling_of_cilium_makes_a_service_global() {
 
 #[tokio::test]
 #[ignore = "needs 2 clusters, also ipv6; 40 s"]
-async fn a_service_that_is_not_global_stays_at_home() {
+async fn a_service_stays_at_home_until_it_is_annotated() {
     let [east, west] = scopes("homely").await.unwrap();
     for scope in [&east, &west] {
         scope.deployment("web", 1, &["http", "--port", "8080", "--name", &scope.cluster.name]).await.unwrap();
@@ -57,6 +60,19 @@ async fn a_service_that_is_not_global_stays_at_home() {
     west.pod("client", None, &["pause"]).await.unwrap();
     let by_cluster = eventually(LIMIT, || answers(&west, 40, PATIENCE)).await.unwrap();
     assert!(by_cluster.keys().eq(["west"]), "{by_cluster:?}");
+    // As `kubectl annotate` does it.
+    let (key, value) = GLOBAL;
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
+    for scope in [&east, &west] {
+        scope.api::<Service>().patch("web", &PatchParams::default(), &patch).await.unwrap();
+    }
+    eventually(LIMIT, || async {
+        let by_cluster = answers(&west, 40, PATIENCE).await?;
+        ensure!(by_cluster.keys().eq(["east", "west"]), "{by_cluster:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -109,6 +109,19 @@ fn a_slice_that_changes_its_service_leaves_the_old_one() {
 }
 
 #[test]
+fn annotations_of_a_service_that_exists_count() {
+    let mut index = index();
+    index.apply(yaml::<EndpointSlice>(SLICE));
+    let plain = SERVICE.replace("cilium.io/global", "cilium.io/other");
+    for (text, global) in [(plain.as_str(), false), (SERVICE, true), (plain.as_str(), false)] {
+        index.apply(yaml::<Service>(text));
+        let record = service(&index).unwrap();
+        assert_eq!((record.global, record.shared), (global, global));
+        assert_eq!(backends(&index, 0).len(), 4);
+    }
+}
+
+#[test]
 fn wrong_annotations_are_told() {
     let mut index = index();
     index.apply(yaml::<Service>(&SERVICE.replace("affinity: local", "affinity: near")));
