@@ -47,7 +47,7 @@ pub async fn install(client: &Client) {
 
 /// Makes the daemon's service account with its rights, and gives a token of it.
 pub async fn daemon_token(client: &Client) -> String {
-    for document in serde_yaml_ng::Deserializer::from_str(include_str!("rbac.yaml")) {
+    for document in serde_yaml_ng::Deserializer::from_str(&rights()) {
         let object: DynamicObject = serde::Deserialize::deserialize(document).unwrap();
         let types = object.types.clone().unwrap();
         let kind = ApiResource::from_gvk(&(&types).try_into().unwrap());
@@ -61,4 +61,18 @@ pub async fn daemon_token(client: &Client) -> String {
     let request = TokenRequest::default();
     let made = accounts.create_token_request("tombolo-clustermesh", &PostParams::default(), &request).await;
     made.unwrap().status.unwrap().token.unwrap()
+}
+
+/// The chart's objects about the daemon's rights, as helm makes them but for their labels.
+fn rights() -> String {
+    let chart = include_str!("../../../../deploy/chart/templates/clustermesh.yaml");
+    let documents: Vec<_> = chart.split("\n---\n").filter(|document| is_about_rights(document)).collect();
+    assert_eq!(documents.len(), 5, "an account, two roles and their bindings");
+    let text = documents.join("\n---\n").replace("{{ .Release.Namespace }}", NAMESPACE);
+    text.lines().filter(|line| !line.contains("{{")).map(|line| format!("{line}\n")).collect()
+}
+
+fn is_about_rights(document: &str) -> bool {
+    let kind = document.lines().find_map(|line| line.strip_prefix("kind: "));
+    kind.is_some_and(|kind| kind == "ServiceAccount" || kind.contains("Role"))
 }
