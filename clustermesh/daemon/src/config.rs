@@ -308,6 +308,7 @@ mod tests {
         assert!(id.contains("4096") && id.contains("clusterId"), "{id}");
         let lease = load(&format!("{MINIMAL}lease: {{renewMs: 4000}}"), &Flags::default()).unwrap_err();
         assert!(lease.contains("renewMs (4000)"), "{lease}");
-        assert!(Config::load(Some(Path::new("/nonexistent.yaml")), &Flags::default()).is_err());
+        let no_file = Config::load(Some(Path::new("/nonexistent.yaml")), &Flags::default()).unwrap_err();
+        assert!(no_file.to_string().contains("nonexistent.yaml"), "{no_file}");
     }
 }

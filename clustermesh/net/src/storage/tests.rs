@@ -71,10 +71,13 @@ async fn damage_and_strangers_are_noticed() {
 
 #[tokio::test]
 async fn too_much_is_refused() {
+    let shared = MemoryStore::default();
     let mut storage =
-        MemberStorage::create(Box::new(MemoryStore::default()), Durable::empty(member())).await.unwrap();
+        MemberStorage::create(Box::new(shared.clone()), Durable::empty(member())).await.unwrap();
+    let before = shared.bytes().unwrap();
     let error = storage.save(&changes(1, 1, MAX_OBJECT_BYTES)).await;
     assert!(matches!(error, Err(StorageError::TooLarge { .. })));
+    assert!(shared.bytes().unwrap() == before, "what was stored stays");
 }
 
 /// Fails now and then, before or after having stored.
