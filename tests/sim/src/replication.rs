@@ -254,6 +254,9 @@ impl World {
                 break;
             }
         }
+        if quiet <= 2 {
+            return Err(Violation(format!("a healed mesh still says something after {ROUNDS} rounds")));
+        }
         for &here in &all {
             let (Some((_, view)), Some(own)) = (self.nodes.get(&here), self.origins.get(&here)) else {
                 continue;
