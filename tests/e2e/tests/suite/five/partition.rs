@@ -115,6 +115,9 @@ async fn a_mesh_without_quorum_is_recovered() {
         succeeds("east", &["disconnect", "--cluster", gone]).unwrap();
     }
     drop(cut);
+    problem("north", &["cluster east says that this cluster is no member", "run `tombolo disconnect` here"])
+        .await
+        .unwrap();
     for cluster in others("east") {
         // Of those who were left behind each decides for itself, in an order that does not matter.
         succeeds(cluster, &["disconnect"]).unwrap();
