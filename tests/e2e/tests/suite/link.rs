@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use tombolo_e2e::{Bounds, Class, Cuts, Scope, Traffic, UNHARMED, Web, Window, command, web_url};
+use tombolo_e2e::{
+    Bounds, Class, Cuts, GLOBAL, Scope, Traffic, UNHARMED, Web, Window, command, eventually, web_url,
+};
 
 /// When a request may last go to a backend behind the cut. Its cluster is out 5 s after it was heard last, which was up to
 /// a second before the cut; chance may send no request there for a second; and one that goes there takes its time.
@@ -19,13 +21,17 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// How long each of them tries an address.
 const TIMEOUT: Duration = Duration::from_millis(300);
 const BOTH: [&str; 2] = ["east", "west"];
+const KEEP: (&str, &str) = ("service.tombolo.io/on-cluster-loss", "keep");
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-#[ignore = "needs 2 clusters, alone; 90 s"]
+#[ignore = "needs 2 clusters, alone; 100 s"]
 async fn a_cut_link_harms_only_what_crosses_it() {
     let web = Web::start("cut", &BOTH).await.unwrap();
     web.answered_by(&BOTH).await.unwrap();
     let [east, west] = web.scopes.as_slice() else { panic!("two clusters") };
+    special_services(east, west).await.unwrap();
+    west_has("web", "2 in cluster 1, 2 in cluster 2").await.unwrap();
     let traffic = Traffic::start(west, east).await.unwrap();
 
     let begin = Instant::now();
@@ -40,6 +46,10 @@ async fn a_cut_link_harms_only_what_crosses_it() {
         let said = String::from_utf8_lossy(&status.stdout).into_owned();
         assert!(said.contains("no session with cluster"), "{said}");
     }
+    // Backends of the silent cluster are out of use, unless that is not wanted or nobody else is left.
+    west_has("web", "2 in cluster 2").await.unwrap();
+    west_has("kept", "1 in cluster 1, 1 in cluster 2").await.unwrap();
+    west_has("remote", "1 in cluster 1").await.unwrap();
     drop(cut);
     let mended = Instant::now();
     web.answered_by(&BOTH).await.unwrap();
@@ -60,6 +70,31 @@ async fn a_cut_link_harms_only_what_crosses_it() {
     let patience = Bounds { lost: CUT.as_secs() * 2, longest: CUT + Duration::from_secs(12) };
     assert_eq!(recording.violations(Class::Between, cut, patience), [""; 0]);
     assert!(recording.worst(Class::Between, cut).lost > 5, "the link was not cut");
+}
+
+/// Service `kept` keeps the backends of silent clusters, `remote` has backends in east only.
+async fn special_services(east: &Scope, west: &Scope) -> anyhow::Result<()> {
+    for scope in [east, west] {
+        scope.deployment("kept", 1, &["http", "--port", "8080"]).await?;
+        scope.service("kept", &[("http", "TCP", 8080)], &[GLOBAL, KEEP]).await?;
+        scope.service("remote", &[("http", "TCP", 8080)], &[GLOBAL]).await?;
+    }
+    east.deployment("remote", 1, &["http", "--port", "8080"]).await?;
+    west_has("kept", "1 in cluster 1, 1 in cluster 2").await?;
+    west_has("remote", "1 in cluster 1").await
+}
+
+/// Waits until the nodes of west have these backends behind a global service, at each of its addresses.
+async fn west_has(service: &str, backends: &str) -> anyhow::Result<()> {
+    eventually(LIMIT, || async {
+        let list = command::succeeds("west", &["service", "list"])?;
+        let of_it = list.lines().filter(|line| line.split_whitespace().take(2).eq(["cut", service]));
+        let found: Vec<_> =
+            of_it.filter_map(|line| line.split_once(" yes ")).map(|(_, b)| b.trim()).collect();
+        ensure!(!found.is_empty() && found.iter().all(|b| *b == backends), "{service}: {list}");
+        Ok(())
+    })
+    .await
 }
 
 /// Asks for long enough that a cluster must be answered by itself only, and says when a request last went to the other
