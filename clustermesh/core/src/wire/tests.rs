@@ -261,4 +261,26 @@ fn bounds_are_kept() {
         encode_change(&labels(limits::MAX_LABELS + 1)),
         Err(EncodeError::Field(FieldError::TooMany { field: "identity.labels", .. }))
     ));
+    let node = |name: usize, addresses: usize, prefixes: usize| {
+        let address = Address::from_octets([1; 16]);
+        Change::Upsert(Arc::new(Record::Node(NodeRecord {
+            cluster: ClusterId::try_from(1).unwrap(),
+            name: "n".repeat(name),
+            addresses: vec![address; addresses],
+            pod_prefixes: vec![Prefix::new(address, 128); prefixes],
+            zone: String::new(),
+            tunnel: None,
+        })))
+    };
+    let (name, addresses, prefixes) = (limits::MAX_NAME, limits::MAX_ADDRESSES, limits::MAX_PREFIXES);
+    assert!(encode_change(&node(name, addresses, prefixes)).is_ok());
+    let beyond = [
+        (node(name + 1, 0, 0), "node.name"),
+        (node(1, addresses + 1, 0), "node.addresses"),
+        (node(1, 0, prefixes + 1), "node.pod_prefixes"),
+    ];
+    for (change, field) in beyond {
+        let error = encode_change(&change).unwrap_err().to_string();
+        assert!(error.contains(field) && error.contains("the most is"), "{error}");
+    }
 }
