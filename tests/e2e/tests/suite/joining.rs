@@ -88,7 +88,12 @@ async fn overlapping_pod_ranges(token: &str) -> anyhow::Result<()> {
     nodes.create(&PostParams::default(), &serde_json::from_value(ghost)?).await?;
     // The daemon learns of the node a moment later; until then it would be let in, which a check does not do.
     let words = [range, "of cluster north overlaps pod range 10.100.", "of cluster east"];
-    let answer = eventually(LIMIT, || async { stays_out(token, &words).await }).await;
+    let check = ["connect", token, "--dry-run"];
+    let checked = eventually(LIMIT, || async { refused(&tombolo("north", &check)?, &words) }).await;
+    let answer = match checked {
+        Ok(()) => stays_out(token, &words).await,
+        Err(error) => Err(error),
+    };
     nodes.delete("ghost", &DeleteParams::default()).await?;
     answer
 }
