@@ -229,10 +229,17 @@ mod tests {
             prop_assert!(p.contains(Ipv4Addr::from(octets).into()));
         }
 
+        /// Two addresses that are equal up to bit `at`, and no further.
         #[test]
-        fn overlap_is_cover_of_one(a: [u8; 16], b: [u8; 16], la in 0u8..=128, lb in 0u8..=128) {
-            let (a, b) = (Prefix::new(Address(a), la), Prefix::new(Address(b), lb));
-            prop_assert_eq!(a.overlaps(b), a.covers(b) || b.covers(a));
+        fn prefixes_share_addresses_up_to_the_bit_that_differs(
+            a: [u8; 16], at in 0u8..128, la in 0u8..=128, lb in 0u8..=128,
+        ) {
+            let differing = 1u128 << (127 - at);
+            let (a, b) = (Address(a), Address((u128::from_be_bytes(a) ^ differing).to_be_bytes()));
+            let (pa, pb) = (Prefix::new(a, la), Prefix::new(b, lb));
+            prop_assert_eq!((pa.contains(a), pa.contains(b)), (true, la <= at));
+            prop_assert_eq!(pa.covers(pb), la <= lb && la <= at);
+            prop_assert_eq!(pa.overlaps(pb), la.min(lb) <= at);
         }
     }
 }

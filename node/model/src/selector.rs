@@ -70,15 +70,21 @@ mod tests {
         let cases = [
             (Requirement::In("pod:app".into(), values.clone()), true),
             (Requirement::In("pod:tier".into(), values.clone()), false),
+            (Requirement::equals("pod:app", "cache"), false),
             (Requirement::NotIn("pod:app".into(), values.clone()), false),
+            (Requirement::NotIn("pod:app".into(), ["cache".to_owned()].into()), true),
             (Requirement::NotIn("pod:tier".into(), values), true),
             (Requirement::Exists("pod:app".into()), true),
+            (Requirement::Exists("pod:tier".into()), false),
             (Requirement::DoesNotExist("pod:app".into()), false),
+            (Requirement::DoesNotExist("pod:tier".into()), true),
             (Requirement::equals("pod:app", "web"), true),
         ];
         for (requirement, expected) in cases {
             assert_eq!(requirement.matches(&web), expected, "{requirement:?}");
         }
         assert!(Selector::default().matches(&web));
+        let [met, unmet] = ["web", "db"].map(|app| Requirement::equals("pod:app", app));
+        assert!(!Selector::from_iter([met, unmet]).matches(&web), "all of them must be met");
     }
 }
