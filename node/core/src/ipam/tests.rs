@@ -77,6 +77,16 @@ fn the_addresses_of_all_families_come_back() {
 }
 
 #[test]
+fn an_address_comes_back_after_all_others() {
+    let mut ipam = ipam(&["10.1.0.0/29"]);
+    let first = ipam.allocate(&owner(1), at(0)).unwrap();
+    ipam.release(&owner(1), at(0));
+    let later: Vec<_> = (2..=6).map(|n| ipam.allocate(&owner(n), at(60)).unwrap()[0]).collect();
+    assert_eq!(later, ["10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6", "10.1.0.2"].map(addr));
+    assert_eq!(later[4], first[0]);
+}
+
+#[test]
 fn specific_addresses_are_checked() {
     let mut ipam = ipam(&["10.1.0.0/24"]);
     ipam.allocate_specific(&owner(1), addr("10.1.0.9"), at(0)).unwrap();

@@ -119,11 +119,19 @@ proptest! {
             services.apply(cluster(1), &(cluster(1), "shop".into(), format!("s{n}")), record.as_ref());
             let (s, l, b) =
                 (services.service.take_changed(), services.slot.take_changed(), services.backend.take_changed());
-            let whole = |service: &BTreeMap<_, ServiceValue>, slot: &BTreeMap<_, SlotValue>, backend: &BTreeMap<_, _>| {
+            let whole = |
+                service: &BTreeMap<ServiceKey, ServiceValue>,
+                slot: &BTreeMap<SlotKey, SlotValue>,
+                backend: &BTreeMap<BackendKey, BackendValue>,
+            | {
+                let mut owners = BTreeMap::new();
+                let is_owner = |(key, value): (&SlotKey, &SlotValue)| {
+                    *owners.entry(value.backend()).or_insert(key.service()) == key.service()
+                };
                 service.values().all(|value| (0..value.count()).all(|n| {
                     slot.get(&SlotKey::new(value.id(), n))
                         .is_some_and(|slot| backend.contains_key(&BackendKey::new(slot.backend())))
-                }))
+                })) && slot.iter().all(is_owner)
             };
             macro_rules! write {
                 ($table:ident, $keys:ident, $delete:expr) => {
