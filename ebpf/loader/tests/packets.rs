@@ -222,7 +222,8 @@ fn masquerading_is_undone_for_answers_and_errors() {
             (0, 0, 0)
         );
         // Within the mesh nothing is hidden, and nothing for another cluster leaves in clear.
-        assert_eq!(addresses(&test_run(&datapath, "net_egress", &udp((A, 1), (B, 2))).1).0, A);
+        let (verdict, out) = test_run(&datapath, "net_egress", &udp((A, 1), (B, 2)));
+        assert_eq!((verdict, addresses(&out).0), (NEXT, A));
         assert_eq!(test_run(&datapath, "net_egress", &udp((A, 1), (REMOTE, 2))).0, DROP);
         assert_eq!(dropped(&datapath, DropReason::Unencrypted, Direction::Egress), 1);
     });
@@ -234,8 +235,15 @@ fn the_tunnel_brings_only_what_belongs_into_it() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
         let raw = |from, to| udp(from, to)[14..].to_vec();
-        assert_eq!(test_run(&datapath, "mesh_ingress", &raw((OUTSIDE, 1), (A, 2))).0, DROP);
-        assert_eq!(test_run(&datapath, "mesh_ingress", &raw((REMOTE, 1), (OUTSIDE, 2))).0, DROP);
+        let refused = |reason, from, to| {
+            let before = dropped(&datapath, reason, Direction::Ingress);
+            let verdict = test_run(&datapath, "mesh_ingress", &raw((from, 1), (to, 2))).0;
+            assert_eq!((verdict, dropped(&datapath, reason, Direction::Ingress) - before), (DROP, 1));
+        };
+        for stranger in [OUTSIDE, NODE, B] {
+            refused(DropReason::SourceSpoofed, stranger, A);
+        }
+        refused(DropReason::NoRoute, REMOTE, OUTSIDE);
         assert_eq!(test_run(&datapath, "mesh_ingress", &raw((REMOTE, 1), (NODE, 2))).0, NEXT);
     });
 }
