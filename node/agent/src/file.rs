@@ -39,6 +39,8 @@ fn directory(path: &Path) -> io::Result<&Path> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
@@ -47,7 +49,11 @@ mod tests {
         let path = dir.path().join("a/state");
         for write in [write_atomically, write_durably] {
             write(&path, b"one", 0o644).unwrap();
+            let mut before = File::open(&path).unwrap();
             write(&path, b"two", 0o600).unwrap();
+            let mut old = String::new();
+            before.read_to_string(&mut old).unwrap();
+            assert_eq!(old, "one", "who reads meanwhile has the old file, whole");
             assert_eq!(fs::read(&path).unwrap(), b"two");
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);

@@ -130,6 +130,6 @@ mod tests {
         assert_eq!(fs::read(&installed).unwrap(), b"#!next");
         installer.remove().unwrap();
         installer.remove().unwrap();
-        assert!(!installed.exists());
+        assert!(!installed.exists() && !dir.path().join("net.d/05-tombolo.conflist").exists());
     }
 }

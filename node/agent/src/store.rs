@@ -71,6 +71,9 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use tombolo_model::Identity;
+    use tombolo_node_core::endpoints::{AttachmentId, PodRef, Wiring};
+
     use super::*;
 
     #[test]
@@ -78,8 +81,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path());
         assert_eq!(store.load().unwrap(), Endpoints::default());
-        store.save(&Endpoints::default()).unwrap();
-        assert_eq!(store.load().unwrap(), Endpoints::default());
+        let mut endpoints = Endpoints::default();
+        let wiring = Wiring {
+            attachment: AttachmentId { container: "c".into(), interface: "eth0".into() },
+            pod: PodRef { namespace: "x".into(), name: "p".into(), uid: "u".into() },
+            netns: "/run/netns/p".into(),
+            host_interface: "tmb1".into(),
+            ifindex: 7,
+            host_mac: [2; 6],
+            pod_mac: [4; 6],
+            addresses: vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+            identity: Identity::INIT,
+        };
+        endpoints.insert(wiring).unwrap();
+        store.save(&endpoints).unwrap();
+        assert_eq!(Store::new(dir.path()).load().unwrap(), endpoints);
         fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(matches!(store.load(), Err(StoreError::Damaged { .. })));
     }

@@ -1,4 +1,4 @@
-//! Routes and peers against the kernel and against a real tunnel socket, and the reconciler over them. Needs root.
+//! Routes and devices as the kernel has them, and the reconciler over them. Needs root.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at what it did not expect")]
 
