@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn container_ids() {
-        for good in ["0af", "A_b.c-d"] {
+        for good in ["0af", "A_b.c-d", &"a".repeat(200)] {
             assert!(container_id(good).is_ok(), "{good}");
         }
         for bad in ["", "-a", "_a", "../x", "a/b", "a b", "é", &"a".repeat(201)] {
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn subdomains() {
-        for good in ["web-0", "a.b", "kube-system"] {
+        for good in ["web-0", "a.b", "kube-system", &"a".repeat(253)] {
             assert!(subdomain(good).is_ok(), "{good}");
         }
         for bad in ["", "A", "-a", "a-", "a..b", "a/b", &"a".repeat(254)] {

@@ -114,8 +114,10 @@ fn results_come_in_the_version_asked_for() {
             let mut config = node.config();
             config["cniVersion"] = json!(version);
             let output = node.call("ADD", &pod, &config).await;
+            assert!(output.status.success(), "{output:?}");
             let result: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(result["cniVersion"], version);
+            assert!(result["ips"][0]["address"].as_str().unwrap().starts_with("10.99.0."), "{result}");
             if version != "0.3.0" && version != "0.3.1" {
                 config["prevResult"] = result;
                 let output = node.call("CHECK", &pod, &config).await;
