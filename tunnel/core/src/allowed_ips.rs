@@ -76,6 +76,13 @@ mod tests {
         assert_eq!(table.lookup("10.2.0.1".parse().unwrap()), Some(1));
         assert_eq!(table.lookup("11.0.0.1".parse().unwrap()), None);
         assert_eq!(table.insert("10.1.0.0/16".parse().unwrap(), 3), Some(2));
+        table.insert("fd00::/16".parse().unwrap(), 4);
+        table.insert("fd00:0:0:1::9/64".parse().unwrap(), 5);
+        assert_eq!(table.lookup("fd00:0:0:1:ffff::1".parse().unwrap()), Some(5));
+        assert_eq!(table.lookup("fd00::1".parse().unwrap()), Some(4));
+        assert_eq!(table.lookup("fd01::1".parse().unwrap()), None);
+        // The bytes of 10.2.0.1 at the beginning of an IPv6 address.
+        assert_eq!(table.lookup("a02:1::".parse().unwrap()), None);
         assert_eq!("10.0.0.0/33".parse::<Prefix>(), Err(PrefixError));
         assert_eq!("10.0.0.0".parse::<Prefix>(), Err(PrefixError));
     }
