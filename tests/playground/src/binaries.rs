@@ -266,6 +266,18 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_the_versions_that_run() {
+        let readme = fs::read_to_string(crate::layout::checkout().join("README.md")).unwrap();
+        let readme = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+        let containerd = TOOLS.iter().find(|tool| tool.name == "containerd").unwrap();
+        let pins = fs::read_to_string(containerd.module_dir().join("go.mod")).unwrap();
+        let (_, pinned) = pins.split_once("github.com/containerd/containerd/v2 v").unwrap();
+        let minor = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
+        let wanted = format!("Kubernetes {} with containerd {}.", minor(KUBERNETES), minor(pinned));
+        assert!(readme.contains(&wanted), "the README does not say {wanted:?}");
+    }
+
+    #[test]
     fn a_program_of_another_version_does_not_fit() {
         let tool = Tool { version: Some((&["1.36.2"], KUBE)), ..TOOLS[0] };
         assert!(!tool.fits(Path::new("/bin/echo")));
