@@ -82,8 +82,9 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
                   ip link add tmb00000000001 type veth peer name x && ip link set tmb00000000001 up && \
                   ip link add other type veth peer name y && ip link set other up && \
                   ip route add 10.9.0.0/24 dev other proto 178 && ip route add 10.8.0.0/24 dev other && \
+                  ip -6 route add fd09::/64 dev other proto 178 && ip -6 route add fd08::/64 dev other && \
                   ip tuntap add dev other-tun mode tun && \
-                  $BINARY cleanup && $BINARY cleanup && ip -o link && ip route";
+                  $BINARY cleanup && $BINARY cleanup && ip -o link && ip route && ip -6 route";
     let output = Command::new("unshare")
         .args(["--net", "--mount", "sh", "-c", script])
         .env("BINARY", env!("CARGO_BIN_EXE_tombolo-node"))
@@ -102,9 +103,13 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(!printed.contains("tmb") && !printed.contains("10.9.0.0"), "{printed}");
+    for ours in ["tmb", "10.9.0.0", "fd09::"] {
+        assert!(!printed.contains(ours), "{ours}: {printed}");
+    }
     assert!(!printed.contains("tombolo-wg0") && printed.contains("other-tun"), "{printed}");
-    assert!(printed.contains("other@") && printed.contains("10.8.0.0"), "{printed}");
+    for kept in ["other@", "10.8.0.0", "fd08::"] {
+        assert!(printed.contains(kept), "{kept}: {printed}");
+    }
     for gone in ["net.d/05-tombolo.conflist", "bin/tombolo-cni", "wg0.sock"] {
         assert!(!dir.path().join(gone).exists(), "{gone}");
     }
