@@ -42,6 +42,7 @@ const OBJECTS: [&str; 12] = [
 const SCRIPT: &str = "
 ip -o -br link | sed 's/^/link /; s/@.*//' | cut -d' ' -f1,2
 ip -4 route show table all | sed 's/^/route /'
+ip -6 route show table all proto 178 | sed 's/^/route of IPv6 proto 178 /'
 ip rule show | sed 's/^/rule /'
 nft --stateless list ruleset | sed 's/^/nft /'
 tc qdisc show 2>/dev/null | grep -E 'clsact|ingress' | sed 's/^/qdisc /'
