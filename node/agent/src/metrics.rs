@@ -98,8 +98,21 @@ mod tests {
         let labels = CniLabels { command: "ADD", code: 0 };
         metrics.cni_calls.get_or_create(&labels).inc();
         metrics.cni_duration.get_or_create(&labels).observe(0.02);
+        metrics.endpoints.set(3);
+        metrics.synced.set(1);
+        metrics.table_failures.get_or_create(&TableLabels { table: "route".into() }).set(2);
+        metrics.drops.get_or_create(&DropLabels { reason: "policy-denied".into() }).inc();
         let text = metrics.text().unwrap();
-        assert!(text.contains("tombolo_cni_calls_total{command=\"ADD\",code=\"0\"} 1"), "{text}");
-        assert!(text.contains("tombolo_cni_call_duration_seconds_bucket"), "{text}");
+        for line in [
+            "tombolo_cni_calls_total{command=\"ADD\",code=\"0\"} 1",
+            "tombolo_cni_call_duration_seconds_bucket{le=\"0.01\",command=\"ADD\",code=\"0\"} 0",
+            "tombolo_cni_call_duration_seconds_bucket{le=\"0.025\",command=\"ADD\",code=\"0\"} 1",
+            "tombolo_endpoints 3",
+            "tombolo_synced 1",
+            "tombolo_table_failures{table=\"route\"} 2",
+            "tombolo_dropped_packets_total{reason=\"policy-denied\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
     }
 }
