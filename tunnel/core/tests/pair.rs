@@ -103,6 +103,7 @@ fn data_crosses_both_ways_after_one_handshake() {
     pair.settle();
     assert_eq!(pair.ends[1].received, [packet(1, 2, 100), packet(1, 2, 1400)]);
     pair.ends[1].send(&packet(2, 1, 60));
+    assert_eq!(pair.ends[1].sent[0].1[0], 4, "data at once, no second handshake");
     pair.settle();
     assert_eq!(pair.ends[0].received, [packet(2, 1, 60)]);
     for end in &pair.ends {
