@@ -45,7 +45,7 @@ pub fn probe() -> Result<Features, FeatureError> {
     let found = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .map_err(|e| FeatureError::Version(e.to_string()))?;
-    if version < KernelVersion::new(OLDEST.0, OLDEST.1, 0) {
+    if !is_new_enough(version) {
         return Err(FeatureError::TooOld { found });
     }
     if !nix::unistd::geteuid().is_root() {
@@ -56,4 +56,25 @@ pub fn probe() -> Result<Features, FeatureError> {
         return Err(FeatureError::NoBtf);
     }
     Ok(Features { version: found, btf })
+}
+
+fn is_new_enough(version: KernelVersion) -> bool {
+    version >= KernelVersion::new(OLDEST.0, OLDEST.1, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_kernel_is_that_of_the_readme() {
+        for (major, minor, patch) in [(6, 6, 0), (6, 18, 5), (7, 0, 0)] {
+            assert!(is_new_enough(KernelVersion::new(major, minor, patch)), "{major}.{minor}");
+        }
+        for (major, minor, patch) in [(6, 5, 255), (5, 19, 0), (2, 6, 78)] {
+            assert!(!is_new_enough(KernelVersion::new(major, minor, patch)), "{major}.{minor}");
+        }
+        let readme = include_str!("../../../README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(readme.contains(&format!("Built for Linux {}.{} or later", OLDEST.0, OLDEST.1)));
+    }
 }
