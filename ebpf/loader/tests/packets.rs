@@ -129,8 +129,15 @@ fn policy_decides_and_applies_to_running_connections() {
         assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, REDIRECT);
         // The answer passes A's veth (not tested here) and, from elsewhere, its ingress without any rule.
         assert_eq!(test_run(&datapath, "pod_ingress", &back).0, NEXT);
+        // A denial wins.
+        policy.upsert(&rule, &PolicyValue::new(nine, nine)).unwrap();
+        assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, DROP);
+        assert_eq!(dropped(&datapath, DropReason::PolicyDenied, Direction::Ingress), 2);
+        policy.upsert(&rule, &PolicyValue::new(nine, Bitmap::EMPTY)).unwrap();
+        assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, REDIRECT);
         assert!(policy.delete(&rule).unwrap());
         assert_eq!(test_run(&datapath, "pod_egress", &to_b).0, DROP);
+        assert_eq!(dropped(&datapath, DropReason::PolicyDenied, Direction::Ingress), 3);
     });
 }
 
