@@ -75,8 +75,10 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, "{}").unwrap();
     }
+    std::fs::create_dir(dir.path().join("bpf")).unwrap();
     // The directories are mount points, as in a pod; the tunnel's device outlived its process.
-    let script = "mount --bind $TOMBOLO_STATE_DIR $TOMBOLO_STATE_DIR && \
+    let script = "mount -t bpf bpf $BPF && mkdir -p $TOMBOLO_PIN_DIR/links && \
+                  mount --bind $TOMBOLO_STATE_DIR $TOMBOLO_STATE_DIR && \
                   mount --bind $TOMBOLO_RUNTIME_DIR $TOMBOLO_RUNTIME_DIR && \
                   ip tuntap add dev tombolo-wg0 mode tun && ip link set tombolo-wg0 up && \
                   ip link add tmb00000000001 type veth peer name x && ip link set tmb00000000001 up && \
@@ -84,7 +86,8 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
                   ip route add 10.9.0.0/24 dev other proto 178 && ip route add 10.8.0.0/24 dev other && \
                   ip -6 route add fd09::/64 dev other proto 178 && ip -6 route add fd08::/64 dev other && \
                   ip tuntap add dev other-tun mode tun && \
-                  $BINARY cleanup && $BINARY cleanup && ip -o link && ip route && ip -6 route";
+                  $BINARY cleanup && $BINARY cleanup && ip -o link && ip route && ip -6 route && \
+                  ls -d $TOMBOLO_PIN_DIR 2>/dev/null | sed 's/^/left: /'";
     let output = Command::new("unshare")
         .args(["--net", "--mount", "sh", "-c", script])
         .env("BINARY", env!("CARGO_BIN_EXE_tombolo-node"))
@@ -98,12 +101,13 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         .env("TOMBOLO_CNI_SOCKET", path("cni.sock"))
         .env("TOMBOLO_API_SOCKET", path("agent.sock"))
         .env("TOMBOLO_TUNNEL_SOCKET", path("wg0.sock"))
-        .env("TOMBOLO_PIN_DIR", path("pins"))
+        .env("BPF", path("bpf"))
+        .env("TOMBOLO_PIN_DIR", path("bpf/tombolo"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
-    for ours in ["tmb", "10.9.0.0", "fd09::"] {
+    for ours in ["tmb", "10.9.0.0", "fd09::", "left: "] {
         assert!(!printed.contains(ours), "{ours}: {printed}");
     }
     assert!(!printed.contains("tombolo-wg0") && printed.contains("other-tun"), "{printed}");
