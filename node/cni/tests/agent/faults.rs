@@ -1,6 +1,6 @@
 //! Bad calls, and agents that die: one clear error each, and nothing left behind.
 
-use std::path::Path;
+use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use tombolo_cni::{failure::code, queue};
 use tombolo_node::pod_link;
@@ -45,6 +45,8 @@ fn bad_calls_are_refused_and_change_nothing() {
         assert!(pod_devices().is_empty());
         assert_eq!(manager.endpoints().iter().count(), 0);
         assert_eq!(manager.address_usage()[0].2, 0);
+        let mode = std::fs::metadata(node.socket()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "only root may call");
     });
 }
 
