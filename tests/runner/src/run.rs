@@ -1,6 +1,6 @@
 //! Runs what was chosen: programs whose tests need nothing, then batches of tests that say what they need.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -18,6 +18,9 @@ use crate::workspace::{Registered, Workspace};
 
 /// Tests that run at the same time on a playground: they mostly wait for Kubernetes.
 const ON_A_PLAYGROUND: usize = 4;
+
+/// Programs that run at the same time: each has a thread for each processor, and some mostly wait.
+const PROGRAMS: usize = 2;
 
 /// What shall run.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ pub fn run(workspace: &Workspace, choice: &Choice) -> Result<bool> {
     let runner = Runner { workspace, programs: &programs, report: Report::new(plain.len() + runs) };
     if !plain.is_empty() {
         runner.report.heading("tests that need nothing");
-        plain.iter().try_for_each(|suite| runner.plain(*suite))?;
+        side_by_side(&plain, PROGRAMS, |suite| runner.plain(*suite));
     }
     for batch in &batches {
         runner.batch(batch);
@@ -81,15 +84,18 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    fn plain(&self, index: usize) -> Result<()> {
-        let suite = &self.workspace.suites[index];
-        let run = self.program(index)?.run(&[], self.log(&suite.title(), "all"), None)?;
+    fn plain(&self, index: usize) {
+        let title = self.workspace.suites[index].title();
+        let log = self.log(&title, "all");
+        let run = match self.program(index).and_then(|program| program.run(&[], log, None)) {
+            Ok(run) => run,
+            Err(error) => return self.report.trouble(&format!("{title}: {error:#}")),
+        };
         let (passed, mut failed) = totals(&run.output);
         if run.exit != Exit::Success && failed.is_empty() {
             failed.push("its program ended with a failure".to_owned());
         }
-        self.report.program(&suite.title(), passed, &failed, &run);
-        Ok(())
+        self.report.program(&title, passed, &failed, &run);
     }
 
     /// A place that cannot be had fails all of its tests, and the others go on.
@@ -115,17 +121,9 @@ impl Runner<'_> {
     }
 
     fn all(&self, tests: &[Registered], stage: Stage, beside: usize) {
-        let queue = Mutex::new(tests.iter().collect::<VecDeque<_>>());
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        thread::scope(|scope| {
-            for _ in 0..beside.min(tests.len()) {
-                scope.spawn(|| {
-                    while let Some(test) = next() {
-                        if let Err(error) = self.registered(test, stage) {
-                            self.report.trouble(&format!("{}: {error:#}", test.name));
-                        }
-                    }
-                });
+        side_by_side(tests, beside, |test| {
+            if let Err(error) = self.registered(test, stage) {
+                self.report.trouble(&format!("{}: {error:#}", test.name));
             }
         });
     }
@@ -158,6 +156,21 @@ impl Runner<'_> {
         let file = format!("{}.log", name.replace("::", "."));
         self.workspace.root.join("target/test-logs").join(suite.replace("::", ".")).join(file)
     }
+}
+
+/// Does something with each of them, in their order and with so many at the same time.
+fn side_by_side<T: Sync>(items: &[T], many: usize, act: impl Fn(&T) + Sync) {
+    let queue = Mutex::new(items.iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..many.min(items.len()) {
+            scope.spawn(|| {
+                while let Some(item) = next() {
+                    act(item);
+                }
+            });
+        }
+    });
 }
 
 /// How many tests passed by what their program said, and the names of those that failed.
