@@ -100,8 +100,8 @@ fn find_toolchains() -> Vec<Toolchain> {
     found
 }
 
-/// Runs cargo in the programs' workspace, in a target directory of its own and without the outer cargo's settings:
-/// sharing them would wait for its lock forever.
+/// Runs cargo in the programs' workspace, in directories of its own and without the outer cargo's settings: sharing them
+/// would wait for its lock forever. What make keeps outside of the checkout has room for what is made on the way.
 fn build(ebpf: &Path, linker: &Path, toolchain: &Toolchain) -> Result<PathBuf, String> {
     let target_dir = ebpf.parent().unwrap_or(ebpf).join("target").join("bpf");
     let mut cargo = Command::new(variable("CARGO")?);
@@ -116,15 +116,17 @@ fn build(ebpf: &Path, linker: &Path, toolchain: &Toolchain) -> Result<PathBuf, S
         }
     }
     let flags = format!("-C linker={} -C debuginfo=2 -C link-arg=--btf", linker.display());
-    let output = cargo
+    cargo
         .current_dir(ebpf.join("programs"))
         .env("RUSTC", &toolchain.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", &target_dir)
-        .args(["build", "--release", "--locked", "--target", TARGET])
-        .output()
-        .map_err(|e| format!("cargo: {e}"))?;
+        .args(["build", "--release", "--locked", "--target", TARGET]);
+    if let Some(cache) = env::var_os("TOMBOLO_CACHE") {
+        cargo.env("CARGO_BUILD_BUILD_DIR", Path::new(&cache).join("bpf"));
+    }
+    let output = cargo.output().map_err(|e| format!("cargo: {e}"))?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }

@@ -19,5 +19,5 @@ pub use members::{addresses_of, member, members, mesh_status, no_problem, proble
 pub use mesh::{GLOBAL, Web, answers, web_url};
 pub use retry::eventually;
 pub use traffic::{Bounds, Class, Harm, Recording, Traffic, UNHARMED, Window};
-pub use verdict::{Guard, TRIES};
+pub use verdict::Guard;
 pub use workload::{IMAGE, Output};

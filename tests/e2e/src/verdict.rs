@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// So many requests in a row have the same fate.
-pub const TRIES: u64 = 3;
+const TRIES: u64 = 3;
 /// Within this time a policy holds everywhere.
 const REACHED: Duration = Duration::from_secs(30);
 /// How long a request waits that shall be answered, in milliseconds.
@@ -55,7 +55,7 @@ impl Scope {
         Ok(Guard { cluster: self.cluster.name.clone(), node: node.context("the pod is on no node")? })
     }
 
-    /// Waits until [`TRIES`] requests of a pod in a row are answered, at each of these URLs.
+    /// Waits until three requests of a pod in a row are answered, at each of these URLs.
     pub async fn allowed(&self, client: &str, urls: &[String]) -> anyhow::Result<()> {
         let cluster = &self.cluster.name;
         for url in urls {
@@ -69,7 +69,7 @@ impl Scope {
         Ok(())
     }
 
-    /// Waits until [`TRIES`] requests of a pod in a row get no answer, at each of these URLs, and `guard` has dropped a
+    /// Waits until three requests of a pod in a row get no answer, at each of these URLs, and `guard` has dropped a
     /// packet of each by policy. Drops of other tests on that node count, too; that there are none at all cannot go unnoticed.
     pub async fn denied(&self, client: &str, urls: &[String], guard: &Guard) -> anyhow::Result<()> {
         let cluster = &self.cluster.name;
@@ -93,7 +93,7 @@ impl Scope {
         Ok(())
     }
 
-    /// How many of [`TRIES`] requests got no answer in so many milliseconds.
+    /// How many of three requests got no answer in so many milliseconds.
     async fn failures(&self, client: &str, url: &str, timeout: &str) -> anyhow::Result<u64> {
         let tries = TRIES.to_string();
         let out = self.exec(client, &["get", url, "-n", &tries, "--timeout", timeout]).await?;
