@@ -29,7 +29,7 @@ TEST = export KUBEBUILDER_ASSETS=$(CURDIR)/target/assets; $(RUNNER) run
 TOMBOLO := PATH=$(CURDIR)/target/playground/bin:$$PATH KUBECONFIG=target/playground/east.kubeconfig:target/playground/west.kubeconfig $(BIN)/tombolo
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := $(or $(ARGS),cni frame membership replication token tunnel)
+FUZZ_TARGETS := $(or $(ARGS),cni frame membership offload replication token tunnel)
 
 # The release whose daemon is upgraded in tests.
 PREVIOUS := $(shell sed -n 's/^commit //p' tests/release)

@@ -10,8 +10,11 @@
 
 pub mod cni;
 pub mod frame;
+mod input;
 pub mod membership;
+pub mod offload;
 pub mod replication;
+mod sums;
 pub mod token;
 pub mod tunnel;
 
@@ -19,10 +22,11 @@ pub mod tunnel;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("cni", cni::run),
     ("frame", frame::run),
     ("membership", membership::run),
+    ("offload", offload::run),
     ("replication", replication::run),
     ("token", token::run),
     ("tunnel", tunnel::run),

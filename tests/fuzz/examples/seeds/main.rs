@@ -164,6 +164,47 @@ fn token() -> Token {
     }
 }
 
+/// A super-packet of each kind, whole, cut and joined.
+fn offload() -> Vec<Vec<u8>> {
+    let mut inputs = vec![[vec![0; 11], vec![0x45; 40]].concat()];
+    for choices in 0..16 {
+        let packet = [choices, 7, 0x0b, choices, 0x01, 0x40, 1, 2, 3, 4, 0x18, 3];
+        inputs.push([[1].as_slice(), &packet, &[0]].concat());
+        inputs.push([[1].as_slice(), &packet, &[1, 1, 0, 20, 9, 1, 0, 30, 9]].concat());
+        if choices & 6 == 0 {
+            let order = [0, 0, 150, 0, 200, 1, 0, 13, 0x10, 0, 240, 0];
+            inputs.push([[2].as_slice(), &packet, &packet, &order].concat());
+        }
+    }
+    // The second goes on where the first ends, with a push between them.
+    let half = |family, sequence| [family, 7, 0, 200, 0, 50, 0, 0, 0, sequence, 0x18, 0];
+    inputs.extend([0, 1].map(|family| [[2].as_slice(), &half(family, 1), &half(family, 201)].concat()));
+    inputs
+}
+
+/// A session, and what strangers do to it.
+fn tunnel() -> Vec<Vec<u8>> {
+    let key = "10".repeat(32);
+    let uapi = format!(
+        "private_key={key}\nlisten_port=1\nreplace_peers=true\npublic_key={key}\nallowed_ip=10.0.0.0/8\n"
+    );
+    let garbage = [1u8, 2, 3, 4].map(|kind| [[0, 0, 148, kind, 0, 0, 0].as_slice(), &[7; 144]].concat());
+    let (peer, us, to_nobody) = ([1, 1, 3, 9, 9, 9], [2, 2, 3, 8, 8, 8], [2, 3, 1, 8]);
+    let wrong_source = [1, 0, 3, 9, 9, 9];
+    let deliver = [6, 0].repeat(5);
+    let session = [peer.as_slice(), &deliver, &us, &deliver].concat();
+    let both = [us.as_slice(), &peer, &deliver, &deliver, &wrong_source, &deliver].concat();
+    let replays = [[4, 0, 4, 1, 4, 2, 4, 0x82].as_slice(), &[5, 2, 0, 30, 1, 5, 0, 0, 60, 1]].concat();
+    let any_packet = [3, 0, 20, 0x45, 0, 0, 20, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1, 10, 2, 0, 7];
+    [
+        vec![uapi.into_bytes(), session.clone(), both, to_nobody.to_vec(), vec![0, 0, 4, 4, 0, 0, 0]],
+        vec![[session.clone(), replays, any_packet.to_vec(), vec![7], deliver].concat()],
+        vec![[garbage.concat(), session].concat()],
+        garbage.to_vec(),
+    ]
+    .concat()
+}
+
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
@@ -180,24 +221,18 @@ fn main() {
     let request = r#"{"command":"DEL","attachment":{"container_id":"c","ifname":"eth0"}}"#;
     let framed =
         [u32::try_from(request.len()).unwrap().to_be_bytes().as_slice(), request.as_bytes()].concat();
-    let key = "10".repeat(32);
-    let uapi = format!(
-        "private_key={key}\nlisten_port=1\nreplace_peers=true\npublic_key={key}\nallowed_ip=10.0.0.0/8\n"
-    );
-    let datagrams = [1u8, 2, 3, 4].map(|kind| [vec![kind, 0, 0, 0], vec![7; 144]].concat());
-    let packet =
-        [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1, 10, 2, 0, 7, 0, 7, 0, 7, 0, 8, 0, 0].to_vec();
     let corpora = [
         ("cni", vec![cni.as_bytes().to_vec(), framed]),
         ("frame", frames.clone()),
         ("membership", membership()),
+        ("offload", offload()),
         (
             "replication",
             [vec![stream], frames.iter().map(|frame| [length(frame), frame.clone()].concat()).collect()]
                 .concat(),
         ),
         ("token", tokens),
-        ("tunnel", [texts(&[&uapi]), datagrams.to_vec(), vec![packet]].concat()),
+        ("tunnel", tunnel()),
     ];
     let root = std::env::args().nth(1).expect("the directory of the corpora");
     for (target, inputs) in corpora {
