@@ -29,7 +29,7 @@ TEST = export KUBEBUILDER_ASSETS=$(CURDIR)/target/assets; $(RUNNER) run
 TOMBOLO := PATH=$(CURDIR)/target/playground/bin:$$PATH KUBECONFIG=target/playground/east.kubeconfig:target/playground/west.kubeconfig $(BIN)/tombolo
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := $(or $(ARGS),cni frame membership offload replication token tunnel)
+FUZZ_TARGETS := $(or $(ARGS),classify cni frame membership offload replication token tunnel)
 
 # The release whose daemon is upgraded in tests.
 PREVIOUS := $(shell sed -n 's/^commit //p' tests/release)
@@ -71,7 +71,7 @@ assets: ## The programs of Kubernetes that tests start
 	@mkdir -p target/assets
 	$(PLAYGROUND) build --helm | while read -r name path; do ln -sf "$$path" "target/assets/$$name"; done
 
-fuzz: ## Searches for bytes that break a parser, FUZZ_SECONDS=60 for each; ARGS names the targets
+fuzz: ## Searches for bytes that break a parser or get a packet a wrong verdict, FUZZ_SECONDS=60 for each; ARGS names the targets
 	@tests/prerequisites.sh fuzz
 	@mkdir -p $(addprefix target/fuzz/,$(FUZZ_TARGETS))
 	for target in $(FUZZ_TARGETS); do \

@@ -38,6 +38,11 @@ impl<'a> Input<'a> {
         self.byte() & 1 == 1
     }
 
+    /// One of `choices`, of which there is at least one.
+    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[usize::from(self.byte()) % choices.len()]
+    }
+
     /// The next `len` bytes, fewer where the input ends.
     pub fn bytes(&mut self, len: usize) -> &'a [u8] {
         let (bytes, rest) = self.0.split_at(len.min(self.0.len()));

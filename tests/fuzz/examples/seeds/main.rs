@@ -2,6 +2,8 @@
 //! `cargo run -p tombolo-fuzz --example seeds -- tests/fuzz/corpus`.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool of developers")]
 
+mod classify;
+
 use std::{fs, path::Path};
 
 use tombolo_mesh_core::{
@@ -222,6 +224,7 @@ fn main() {
     let framed =
         [u32::try_from(request.len()).unwrap().to_be_bytes().as_slice(), request.as_bytes()].concat();
     let corpora = [
+        ("classify", classify::inputs()),
         ("cni", vec![cni.as_bytes().to_vec(), framed]),
         ("frame", frames.clone()),
         ("membership", membership()),

@@ -1,0 +1,99 @@
+//! A packet through one of the hooks.
+
+use tombolo_abi::{DropReason, EndpointValue, Hook};
+use tombolo_datapath::{
+    Headers, Link, Packet, Tuple, Verdict, classify, hook,
+    testing::{Frame, Memory},
+};
+
+use super::reference::{Ends, Reference};
+
+/// A packet at a hook.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub hook: Hook,
+    /// The device of a pod's hook.
+    pub ifindex: u32,
+    pub bytes: Vec<u8>,
+    /// Whether the node has a route for it, and whether it fits the tunnel.
+    pub routed: bool,
+    pub fits: bool,
+}
+
+/// Where a packet that is not dropped goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    Pass,
+    ToPod(EndpointValue),
+    ToUnderlay,
+    ToTunnel(u32),
+}
+
+/// What became of a packet.
+#[derive(Debug)]
+pub struct Outcome {
+    pub way: Result<Way, DropReason>,
+    /// The connection as the datapath has it afterwards.
+    pub ends: Ends,
+    pub bytes: Vec<u8>,
+}
+
+/// Sends a packet through its hook and has it judged; returns what came out when it goes on.
+pub fn drive(case: &Case, world: &Memory, reference: &mut Reference) -> Option<(Way, Vec<u8>)> {
+    let link = if case.hook == Hook::MeshIngress { Link::Raw } else { Link::Ethernet };
+    let (routed, fits) = (case.routed, case.fits);
+    let mut packet = Carried { frame: Frame(case.bytes.clone()), routed, fits };
+    let mut headers = Headers::default();
+    let classified = classify(&packet, world, link, &mut headers);
+    let before = reference.classified(case, &headers, classified)?;
+    let (p, h) = (&mut packet, &mut headers);
+    let verdict = match case.hook {
+        Hook::PodEgress => hook::pod_egress(p, world, h, case.ifindex),
+        Hook::PodIngress => hook::pod_ingress(p, world, h, case.ifindex),
+        Hook::NetIngress => hook::net_ingress(p, world, h),
+        Hook::NetEgress => hook::net_egress(p, world, h),
+        Hook::MeshIngress => hook::mesh_ingress(p, world, h),
+    };
+    let way = verdict.map(|verdict| match verdict {
+        Verdict::Pass => Way::Pass,
+        Verdict::ToPod(pod) => Way::ToPod(*pod),
+        Verdict::ToUnderlay => Way::ToUnderlay,
+        Verdict::ToTunnel(device) => Way::ToTunnel(device),
+    });
+    let outcome = Outcome { way, ends: Ends::of(&headers), bytes: packet.frame.0 };
+    reference.judge(world, case, &before, &outcome);
+    Some((way.ok()?, outcome.bytes))
+}
+
+/// A frame, and what the node would say about its way.
+struct Carried {
+    frame: Frame,
+    routed: bool,
+    fits: bool,
+}
+
+impl Packet for Carried {
+    fn len(&self) -> u32 {
+        self.frame.len()
+    }
+
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.frame.load(offset)
+    }
+
+    fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        self.frame.store(offset, bytes)
+    }
+
+    fn add_checksum(&mut self, offset: usize, difference: u32, pseudo: bool, zero: bool) -> Option<()> {
+        self.frame.add_checksum(offset, difference, pseudo, zero)
+    }
+
+    fn route(&mut self, _: &Tuple, _: bool) -> bool {
+        self.routed
+    }
+
+    fn fits(&mut self, _: u32) -> bool {
+        self.fits
+    }
+}

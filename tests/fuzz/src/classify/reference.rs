@@ -1,0 +1,197 @@
+//! What must never happen to a packet, and what must: a model of the datapath that looks at every entry of every map and
+//! remembers what it has seen. It is written from the design, not from the programs, and panics where they differ.
+//!
+//! What the product does not hold yet is not asserted. What should be, and is not:
+//! - Answers of an established connection obey a change of the rules. They pass for ever, so nothing is said about them
+//!   after a change.
+//! - A pod that gets the address of a former one inherits none of its connections. It does.
+//! - A masqueraded connection finds a port while one is free. Ports of dead connections stay taken for hours, and only
+//!   some are tried.
+//! - A clock that is a tick behind decides nothing. Here time only goes forward.
+//! - A pod may always send to its own node. Its rules may refuse that.
+//! - A peer that is not described yet does not slip past a rule that denies others. It does.
+//! - SCTP reaches services and the outside. Its checksum cannot be changed, so such packets may be dropped.
+//! - One client port may be used with one backend through two frontends. That may be dropped.
+//! - A datagram socket keeps its backend. Each `sendmsg` may get another one.
+//! - A fragment that comes before the first one is delivered. It is dropped, and so are those of ICMP errors.
+//! - ICMP errors of the opener of a connection follow it. They are judged as ICMP by the rules.
+//! - A service without a backend refuses with an answer. Such packets are dropped, with their reason.
+
+mod bytes;
+mod classified;
+mod connections;
+mod ingress;
+mod nat;
+mod net_egress;
+mod pod_egress;
+mod read;
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tombolo_abi::{Address, DropReason, Hook, protocol};
+use tombolo_datapath::testing::Memory;
+
+use super::drive::{Case, Outcome, Way};
+use connections::{Connections, Seen};
+use nat::Nat;
+pub use read::{End, Ends};
+use read::{Kind, Parsed, Part};
+use rules::Answer;
+pub use rules::{backends, service};
+
+/// Who talks to whom in a packet that begins with its IP header.
+pub fn ends(ip: &[u8]) -> Option<Ends> {
+    read::read(ip, true).ok().flatten().map(|packet| packet.ends)
+}
+
+/// What identifies a datagram.
+type Datagram = (Address, Address, u32, u8);
+
+/// The model.
+#[derive(Default)]
+pub struct Reference {
+    connections: Connections,
+    nat: Nat,
+    /// The backend of a client's packets to a frontend, and the version of the services when that backend was last among
+    /// them.
+    chosen: BTreeMap<Ends, (End, u64)>,
+    /// Those about which nothing is said.
+    chosen_is_doubtful: BTreeSet<Ends>,
+    /// Ports of first fragments.
+    fragments: BTreeMap<Datagram, (u16, u16)>,
+    /// Versions of rules and of services.
+    rules: u64,
+    services: u64,
+}
+
+impl Reference {
+    /// Rules, identities or addresses were changed.
+    pub fn rules_changed(&mut self) {
+        self.rules += 1;
+    }
+
+    /// Services or backends were changed.
+    pub fn services_changed(&mut self) {
+        self.services += 1;
+    }
+
+    /// Somebody has changed the entry of a connection in the map.
+    pub fn connection_changed(&mut self, ends: &Ends) {
+        self.connections.doubt(ends);
+    }
+
+    /// Somebody has changed the backend of a client in the map.
+    pub fn choice_changed(&mut self, ends: Ends) {
+        self.chosen_is_doubtful.insert(ends);
+    }
+
+    /// Somebody has changed the translations of connections to an outside address.
+    pub fn nat_changed(&mut self, outside: Address, protocol: u8) {
+        self.nat.doubt(outside, protocol);
+    }
+
+    /// Somebody has set the ports of a datagram.
+    pub fn fragment_changed(&mut self, datagram: Datagram, ports: (u16, u16)) {
+        self.fragments.insert(datagram, ports);
+    }
+
+    /// Judges what became of a packet. `world` has the maps of before; of connections it may have those of afterwards,
+    /// they are not looked at.
+    pub fn judge(&mut self, world: &Memory, case: &Case, packet: &Parsed, outcome: &Outcome) {
+        if let Ok(way) = outcome.way {
+            bytes::check(packet, &case.bytes, &outcome.bytes);
+            let after = read::read(&outcome.bytes, case.hook == Hook::MeshIngress);
+            let after = after.expect("it can still be read").expect("it is still IP");
+            if packet.part != Part::Later {
+                assert_eq!(after.ends, outcome.ends, "headers and packet differ");
+            }
+            let taken = u8::from(way != Way::Pass);
+            assert_eq!(after.hops, packet.hops.wrapping_sub(taken), "hops");
+            assert!(after.hops > 0 || way == Way::Pass, "it goes on without a hop left");
+        }
+        match case.hook {
+            Hook::PodEgress => self.pod_egress(world, case, packet, outcome),
+            Hook::PodIngress => self.pod_ingress(world, case, packet, outcome),
+            Hook::NetIngress => self.net_ingress(world, packet, outcome),
+            Hook::NetEgress => self.net_egress(world, packet, outcome),
+            Hook::MeshIngress => self.mesh_ingress(world, packet, outcome),
+        }
+    }
+
+    fn seen(&self, world: &Memory, ends: &Ends, frontend: Option<End>, packet: &Parsed) -> Seen {
+        self.connections.seen(ends, frontend, packet, world.now.get(), self.rules)
+    }
+
+    /// Checks that a packet passed, or did not, as connections and rules want it, and notes it. Returns whether it passed.
+    fn decided(
+        &mut self,
+        world: &Memory,
+        (ends, frontend): (&Ends, Option<End>),
+        (seen, answer): (Seen, Answer),
+        packet: &Parsed,
+        outcome: &Outcome,
+    ) -> bool {
+        let wanted = match seen {
+            Seen::Reply { rules_are_the_same: true, .. } => Answer::Allow,
+            Seen::Reply { .. } | Seen::Unsure => answer.perhaps(),
+            Seen::Original if packet.is_error() => answer.perhaps(),
+            Seen::New | Seen::Original | Seen::Conflict => answer,
+        };
+        let now = world.now.get();
+        match outcome.way {
+            Ok(_) => {
+                assert_ne!(wanted, Answer::Deny, "it was let through: {seen:?}");
+                let begins = matches!(seen, Seen::New | Seen::Conflict);
+                if begins {
+                    self.connections.open(ends, frontend, false, packet, (now, self.rules));
+                }
+                self.connections.note(ends, packet, seen, true, now);
+                self.restored(seen, ends.from, outcome);
+                return true;
+            }
+            Err(DropReason::PolicyDenied) => {
+                assert_ne!(wanted, Answer::Allow, "it was refused: {seen:?}");
+                self.connections.note(ends, packet, seen, false, now);
+            }
+            Err(DropReason::FlowTableFull) => {
+                assert!(world.full, "there is room for it");
+                assert_ne!(wanted, Answer::Deny, "rules come first: {seen:?}");
+            }
+            Err(DropReason::RewriteFailed) => {
+                assert!(may_fail(packet, outcome), "it can be changed");
+                self.connections.doubt(ends);
+            }
+            Err(reason) => {
+                assert_ne!(wanted, Answer::Deny, "it was dropped for something else: {reason:?}");
+                self.connections.doubt(ends);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// An answer comes from whom the client means, everything else from its sender.
+    fn restored(&self, seen: Seen, sender: End, outcome: &Outcome) {
+        let wanted = match seen {
+            Seen::Reply { frontend, .. } => frontend.unwrap_or(sender),
+            Seen::New | Seen::Original | Seen::Conflict => sender,
+            Seen::Unsure => return,
+        };
+        assert_eq!(outcome.ends.from, wanted, "the sender");
+    }
+}
+
+/// The packet is as it was and the stack goes on with it.
+fn untouched(packet: &Parsed, outcome: &Outcome) {
+    assert_eq!(outcome.way, Ok(Way::Pass));
+    assert_eq!(outcome.ends, packet.ends, "it is not to be changed");
+}
+
+/// Whether changing a packet may fail: SCTP has a checksum that nobody here can compute, a header that is cut no room for
+/// one, and an error says too little of what it is about.
+fn may_fail(packet: &Parsed, outcome: &Outcome) -> bool {
+    let cut = bytes::checksum_of(packet.protocol)
+        .is_some_and(|(field, _)| packet.place.transport + field + 2 > outcome.bytes.len());
+    packet.is_error() || packet.protocol == protocol::SCTP || cut
+}

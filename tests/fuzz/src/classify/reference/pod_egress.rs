@@ -1,0 +1,206 @@
+//! What a pod sends: from its own address only, to where its rules and those of a local receiver let it; to a service by one
+//! of its backends; to other clusters through the tunnel only.
+
+use tombolo_abi::{Address, ConfigFlags, Direction, DropReason, EndpointValue, protocol};
+use tombolo_datapath::testing::Memory;
+
+use super::{
+    super::drive::{Case, Outcome, Way},
+    End, Ends, Kind, Parsed, Reference, Seen, may_fail,
+    rules::{answer, backends, endpoint, is_own, is_remote, owner, service},
+    untouched,
+};
+
+impl Reference {
+    pub(super) fn pod_egress(&mut self, world: &Memory, case: &Case, packet: &Parsed, outcome: &Outcome) {
+        let own = packet.sender;
+        if packet.v6 && packet.protocol == protocol::ICMPV6 && (is_link_local(&own) || own == [0; 16]) {
+            // Neighbour discovery is between the pod and the node's stack.
+            return untouched(packet, outcome);
+        }
+        let sender = endpoint(world, &own);
+        let Some(pod) = sender.filter(|pod| pod.ifindex() == case.ifindex && packet.ends.from.0 == own)
+        else {
+            return assert_eq!(outcome.way, Err(DropReason::SourceSpoofed), "not the pod's own address");
+        };
+        let flags = world.config.flags();
+        if !flags.contains(ConfigFlags::READY) {
+            return assert_eq!(outcome.way, Err(DropReason::NotConfigured));
+        }
+        let services = flags.contains(ConfigFlags::SERVICES) && packet.kind() == Kind::Ports;
+        let direct = Some((packet.ends.to, None));
+        match if services { self.service(world, packet, outcome) } else { direct } {
+            None => {}
+            Some((to, Some(frontend))) if to.0 == own => {
+                self.hairpin(world, packet, outcome, pod, (to, frontend));
+            }
+            Some((to, frontend)) => self.onward(world, case, packet, outcome, (pod, to, frontend)),
+        }
+    }
+
+    /// A packet to a frontend goes to a backend, and all packets of a connection to the same one. Returns where the packet
+    /// goes, and the frontend that it went to; none when nothing more is said about it.
+    fn service(&mut self, world: &Memory, packet: &Parsed, outcome: &Outcome) -> Option<(End, Option<End>)> {
+        let frontend = packet.ends.to;
+        let Some(service) = service(world, &frontend, packet.ends.protocol) else {
+            return Some((frontend, None));
+        };
+        if packet.is_error() {
+            // It follows its connection; without one, it is about nothing and can do no harm.
+            return None;
+        }
+        let backends = backends(world, service);
+        let doubtful = self.chosen_is_doubtful.contains(&packet.ends);
+        let before = self.chosen.get(&packet.ends).copied().filter(|_| !doubtful);
+        let may_move = packet.opens() || packet.ends.protocol == protocol::UDP;
+        let stays = before.filter(|(_, services)| !may_move || *services == self.services);
+        let to = outcome.ends.to;
+        let is_hairpin = to.0 == packet.sender;
+        let moved = to != frontend;
+        match outcome.way {
+            Err(DropReason::NoBackend) => {
+                assert!(backends.is_empty() || backends.contains(&None), "it has backends");
+                assert!(stays.is_none(), "its backend is {stays:?}");
+                return None;
+            }
+            Err(DropReason::FlowTableFull) if !moved => {
+                assert!(world.full, "there is room for it");
+                return None;
+            }
+            Err(DropReason::TranslationConflict) if !moved => {
+                let is_used = |to: &End| self.connections.knows(&Ends { to: *to, ..packet.ends });
+                assert!(backends.iter().flatten().any(is_used), "nothing is in the way");
+                return None;
+            }
+            Err(DropReason::RewriteFailed) if !moved || is_hairpin => {
+                assert!(may_fail(packet, outcome), "it can be changed");
+                self.chosen_is_doubtful.insert(packet.ends);
+                return None;
+            }
+            _ => assert!(moved || doubtful, "it goes on to the frontend"),
+        }
+        let known = backends.contains(&Some(to)) || before.is_some_and(|(before, _)| before == to);
+        assert!(known || doubtful, "{to:?} is no backend");
+        assert!(stays.is_none_or(|(before, _)| before == to), "from {stays:?} to {to:?} in midstream");
+        // Only who may move is asked whether the backend is still there.
+        let since = before.filter(|_| !may_move).map_or(self.services, |(_, since)| since);
+        self.chosen.insert(packet.ends, (to, since));
+        Some((to, Some(frontend)))
+    }
+
+    /// A pod always reaches itself through a service, and sees the gateway as the client.
+    fn hairpin(
+        &mut self,
+        world: &Memory,
+        packet: &Parsed,
+        outcome: &Outcome,
+        pod: &EndpointValue,
+        (to, frontend): (End, End),
+    ) {
+        let from = (*world.config.gateway(packet.v6), packet.ends.from.1);
+        let ends = Ends { from, to, ..packet.ends };
+        let seen = self.seen(world, &ends, Some(frontend), packet);
+        match outcome.way {
+            Ok(way) => {
+                if matches!(seen, Seen::Reply { .. } | Seen::Unsure) {
+                    return self.connections.doubt(&ends);
+                }
+                assert_eq!(way, to_pod(pod, packet));
+                assert_eq!(outcome.ends.from, from, "it is seen as another client");
+                if seen == Seen::New {
+                    let at = (world.now.get(), self.rules);
+                    self.connections.open(&ends, Some(frontend), true, packet, at);
+                }
+                self.connections.note(&ends, packet, seen, true, world.now.get());
+            }
+            Err(DropReason::FlowTableFull) => assert!(world.full, "there is room for it"),
+            Err(DropReason::TranslationConflict) => {
+                assert!(matches!(seen, Seen::Conflict | Seen::Unsure), "nothing is in the way: {seen:?}");
+            }
+            // The answer of another connection of the gateway: by rules.
+            Err(DropReason::PolicyDenied) => assert!(matches!(seen, Seen::Reply { .. } | Seen::Unsure)),
+            Err(reason) => panic!("{reason:?}"),
+        }
+    }
+
+    fn onward(
+        &mut self,
+        world: &Memory,
+        case: &Case,
+        packet: &Parsed,
+        outcome: &Outcome,
+        (pod, to, frontend): (&EndpointValue, End, Option<End>),
+    ) {
+        let ends = Ends { to, ..packet.ends };
+        let seen = self.seen(world, &ends, frontend, packet);
+        if let (Seen::Reply { hairpin: true, .. }, Ok(way)) = (seen, outcome.way) {
+            self.connections.note(&ends, packet, seen, true, world.now.get());
+            self.restored(seen, ends.from, outcome);
+            assert_eq!(way, to_pod(pod, packet), "an answer to itself");
+            return assert_eq!(outcome.ends.to, (packet.sender, to.1), "the client of an answer to itself");
+        }
+        let (other, owner) = (endpoint(world, &to.0), owner(world, &to.0));
+        let peer = other.map_or(owner.identity(), EndpointValue::identity);
+        let mut rules = answer(world, pod, Direction::Egress, peer, packet, to.1);
+        match other {
+            Some(other) => {
+                let own = pod.identity();
+                rules = rules.and(answer(world, other, Direction::Ingress, own, packet, to.1));
+            }
+            None if is_own(owner) => rules = rules.perhaps(),
+            None => {}
+        }
+        let in_tunnel = other.is_none() && is_remote(owner) && !is_own(owner);
+        match outcome.way {
+            Err(DropReason::TranslationConflict) => {
+                let wanted = matches!(seen, Seen::Conflict | Seen::Unsure);
+                assert!(wanted, "nothing is in the way: {seen:?}");
+                if seen == Seen::Unsure {
+                    self.connections.doubt(&ends);
+                }
+                return;
+            }
+            Err(DropReason::NoRoute) => {
+                assert!(in_tunnel && world.config.tunnel_ifindex() == 0, "there is a way");
+            }
+            Err(DropReason::PolicyDenied | DropReason::FlowTableFull | DropReason::RewriteFailed) | Ok(_) => {
+            }
+            Err(reason) => panic!("{reason:?}"),
+        }
+        if !self.decided(world, (&ends, frontend), (seen, rules), packet, outcome) {
+            return;
+        }
+        let Ok(way) = outcome.way else { return };
+        if seen != Seen::Unsure {
+            assert_eq!(outcome.ends.to, to, "the receiver");
+        } else if outcome.ends.to != to {
+            return;
+        }
+        if is_remote(owner) && other.is_none() {
+            assert_ne!(way, Way::ToUnderlay, "to another cluster in clear");
+        }
+        let alive = packet.hops > 1;
+        let wanted = match other {
+            Some(other) => to_pod(other, packet),
+            None if is_own(owner) => Way::Pass,
+            None if in_tunnel && case.fits && alive => Way::ToTunnel(world.config.tunnel_ifindex()),
+            None if !in_tunnel && case.routed && alive => Way::ToUnderlay,
+            None => Way::Pass,
+        };
+        assert_eq!(way, wanted);
+    }
+}
+
+/// Into a pod; without a hop left, to the stack, which answers.
+pub(super) fn to_pod(pod: &EndpointValue, packet: &Parsed) -> Way {
+    if packet.hops > 1 { Way::ToPod(*pod) } else { Way::Pass }
+}
+
+const fn is_link_local(address: &Address) -> bool {
+    address[0] == 0xfe && address[1] & 0xc0 == 0x80
+}
+
+/// Link-local or multicast: only neighbours are meant.
+pub(super) const fn is_local_only(address: &Address) -> bool {
+    address[0] == 0xff || is_link_local(address)
+}
