@@ -49,7 +49,7 @@ async fn a_cut_link_harms_only_what_crosses_it() {
     // Backends of the silent cluster are out of use, unless that is not wanted or nobody else is left.
     west_has("web", "2 in cluster 2").await.unwrap();
     west_has("kept", "1 in cluster 1, 1 in cluster 2").await.unwrap();
-    west_has("remote", "1 in cluster 1").await.unwrap();
+    west_has("eastern", "1 in cluster 1").await.unwrap();
     drop(cut);
     let mended = Instant::now();
     web.answered_by(&BOTH).await.unwrap();
@@ -72,16 +72,16 @@ async fn a_cut_link_harms_only_what_crosses_it() {
     assert!(recording.worst(Class::Between, cut).lost > 5, "the link was not cut");
 }
 
-/// Service `kept` keeps the backends of silent clusters, `remote` has backends in east only.
+/// Service `kept` keeps the backends of silent clusters, `eastern` has backends in east only.
 async fn special_services(east: &Scope, west: &Scope) -> anyhow::Result<()> {
     for scope in [east, west] {
         scope.deployment("kept", 1, &["http", "--port", "8080"]).await?;
         scope.service("kept", &[("http", "TCP", 8080)], &[GLOBAL, KEEP]).await?;
-        scope.service("remote", &[("http", "TCP", 8080)], &[GLOBAL]).await?;
+        scope.service("eastern", &[("http", "TCP", 8080)], &[GLOBAL]).await?;
     }
-    east.deployment("remote", 1, &["http", "--port", "8080"]).await?;
+    east.deployment("eastern", 1, &["http", "--port", "8080"]).await?;
     west_has("kept", "1 in cluster 1, 1 in cluster 2").await?;
-    west_has("remote", "1 in cluster 1").await
+    west_has("eastern", "1 in cluster 1").await
 }
 
 /// Waits until the nodes of west have these backends behind a global service, at each of its addresses.
