@@ -41,7 +41,7 @@ pub enum Exit {
     Success,
     /// It ended with a failure.
     Failure,
-    /// It was killed after [`patience`].
+    /// It was killed, as it did not end in time.
     Killed,
 }
 

@@ -42,8 +42,8 @@ enum Verb {
         runner run network policy::egress_by_namespace"
     )]
     Run(Selection),
-    /// List tests that need something, and what they need.
-    #[command(after_help = "Example:\n  runner list --only clusters")]
+    /// List tests that need something, and what they need; those of `make test`, or the long ones with `--long`.
+    #[command(after_help = "Examples:\n  runner list --only clusters\n  runner list --long")]
     List(Selection),
     /// Find tests and files that nothing would run. Compiles nothing.
     #[command(after_help = "Example:\n  runner check")]
@@ -55,7 +55,7 @@ struct Selection {
     /// Only tests of this kind; repeat for several.
     #[arg(long, value_enum)]
     only: Vec<Kind>,
-    /// Those that are registered as long, instead of the others.
+    /// Tests that are registered as long, instead of the others.
     #[arg(long)]
     long: bool,
     /// Parts of names, as `runner list` shows them; one of them must fit.
@@ -64,11 +64,11 @@ struct Selection {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// Those that need nothing.
+    /// Tests that need nothing.
     Fast,
-    /// Those that need root, or only time.
+    /// Tests that need root, or only time.
     Root,
-    /// Those that need a playground.
+    /// Tests that need a playground.
     Clusters,
 }
 
@@ -79,7 +79,11 @@ fn main() -> Result<ExitCode> {
         Verb::Run(selection) => {
             let choice = selection.choose(&workspace)?;
             if choice.plain.is_empty() && choice.registered.is_empty() {
-                bail!("no test fits {:?}; `runner list` names those that need something", selection.filters);
+                bail!(
+                    "no test fits {:?}; `runner list` and `runner list --long` name those that need something, and \
+                     the others are chosen by their package: `cargo test --workspace NAME` runs one of them",
+                    selection.filters
+                );
             }
             let well = run::run(&workspace, &choice)?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::registration::{Company, Family, Where};
 use crate::workspace::Registered;
 
-/// Most clusters of a playground that tests of fewer clusters run on, too: more of them cost all tests.
+/// Tests that need fewer clusters share a playground of at most so many. A larger one would slow all of them down.
 const SHARED: u8 = 3;
 
 /// Where a batch runs.

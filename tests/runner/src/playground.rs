@@ -15,8 +15,8 @@ pub struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    /// Ends the one that runs, if any, and brings up another one in which clusters east and west are connected.
-    /// `None` for tests that need none.
+    /// Ends the playground that runs, if any, and brings up the one of this stage, with its clusters east and west
+    /// connected if it has two or more. `None` for the machine, on which no playground runs then.
     pub fn up(root: &'a Path, stage: Stage) -> Result<Option<Self>> {
         playground(root, &["down"])?;
         let Stage::Playground { family, clusters, nodes } = stage else {
@@ -24,7 +24,8 @@ impl<'a> Shared<'a> {
         };
         let shared = Self { root, ended: false };
         let before = output(&mut program(root, &["snapshot"]))?;
-        std::fs::write(shared.before(), before).context("cannot write down what the machine has")?;
+        let file = shared.before();
+        std::fs::write(&file, before).with_context(|| format!("cannot write {}", file.display()))?;
         let (name, count, nodes) = (family.to_string(), clusters.to_string(), nodes.to_string());
         let mut up = vec!["up", "--cni", "tombolo", "--clusters", &count, "--nodes", &nodes];
         if family != Family::Dual {
@@ -45,6 +46,7 @@ impl<'a> Shared<'a> {
         playground(self.root, &["snapshot", "--since", &before])
     }
 
+    /// Where that is kept which was on the machine before the playground came up.
     fn before(&self) -> PathBuf {
         self.root.join("target/before")
     }

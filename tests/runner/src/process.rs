@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::judge::Exit;
 
@@ -33,8 +33,8 @@ pub struct Run {
 }
 
 impl Program<'_> {
-    /// Runs it with these arguments and waits so long for its end.
-    pub fn run(&self, arguments: &[&str], log: PathBuf, patience: Option<Duration>) -> Result<Run> {
+    /// Runs it with these arguments; kills it when it has not ended after `patience`.
+    pub fn run(&self, arguments: &[&str], log: PathBuf, patience: Duration) -> Result<Run> {
         if let Some(directory) = log.parent() {
             fs::create_dir_all(directory)
                 .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -53,7 +53,7 @@ impl Program<'_> {
             if let Some(status) = child.try_wait().context("cannot wait for a test")? {
                 break if status.success() { Exit::Success } else { Exit::Failure };
             }
-            if patience.is_some_and(|patience| started.elapsed() > patience) {
+            if started.elapsed() > patience {
                 child.kill().context("cannot kill a test")?;
                 child.wait().context("cannot wait for a test")?;
                 break Exit::Killed;
@@ -69,6 +69,7 @@ impl Program<'_> {
     pub fn ignored(&self) -> Result<Vec<String>> {
         let output = self.command(&["--list", "--ignored", "--format", "terse"]).output();
         let output = output.with_context(|| format!("cannot run {}", self.path.display()))?;
+        ensure!(output.status.success(), "{} cannot list its tests: {}", self.path.display(), output.status);
         let text = String::from_utf8_lossy(&output.stdout);
         Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }

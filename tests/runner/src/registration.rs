@@ -1,7 +1,8 @@
 //! What a test needs, as it says itself in its `#[ignore = "…"]`.
 //!
 //! The words are `needs WHERE[, WORD…]; SECONDS s[; known to fail: SENTENCE]`. WHERE is `root`, a number of clusters,
-//! or `nothing`, for what only takes long.
+//! or `nothing`, for what only takes long; CONTRIBUTING.md lists all words. `runs as a child of TEST` is no registration:
+//! such a test is a process that TEST starts ([`crate::source::Function::parent`]).
 //! A plain `cargo test` prints them beside each test that it leaves out.
 
 use std::fmt;
@@ -86,6 +87,11 @@ pub enum Unreadable {
          there are root, nothing, N clusters, N nodes, alone, last, also ipv4, also ipv6 and long"
     )]
     Word(String),
+    /// It asks for families of a playground, and for no playground.
+    #[error(
+        "`also ipv4` and `also ipv6` are families of a playground; add a number of clusters, or take them out"
+    )]
+    Families,
     /// Nothing says where the test runs.
     #[error("it says neither `root` nor a number of clusters nor `nothing`")]
     Nowhere,
@@ -98,7 +104,7 @@ pub enum Unreadable {
 }
 
 impl Registration {
-    /// Reads the reason of an `#[ignore]`.
+    /// Reads the reason of an `#[ignore]`. Fails on a word that it does not know, and without a place or a time.
     pub fn parse(reason: &str) -> Result<Self, Unreadable> {
         let mut parts = reason.splitn(3, ';').map(str::trim);
         let words = parts.next().and_then(|part| part.strip_prefix("needs "));
@@ -129,6 +135,7 @@ impl Registration {
         }
         read.place = match clusters {
             Some(clusters) => Where::Playground { clusters, nodes },
+            None if read.families.len() > 1 => return Err(Unreadable::Families),
             None if on_machine => Where::Machine,
             None => return Err(Unreadable::Nowhere),
         };
@@ -180,6 +187,7 @@ mod tests {
         assert!(matches!(error("needs rooot; 5 s"), Unreadable::Word(_)));
         assert!(matches!(error("needs 0 clusters; 5 s"), Unreadable::Word(_)));
         assert_eq!(error("needs alone; 5 s"), Unreadable::Nowhere);
+        assert_eq!(error("needs root, also ipv6; 5 s"), Unreadable::Families);
         for time in ["needs root", "needs root; 5", "needs root; 0 s", "needs root; soon s"] {
             assert!(matches!(error(time), Unreadable::Seconds(_)), "{time}");
         }

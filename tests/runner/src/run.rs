@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -21,6 +21,9 @@ const ON_A_PLAYGROUND: usize = 4;
 
 /// Programs that run at the same time: each has a thread for each processor, and some mostly wait.
 const PROGRAMS: usize = 2;
+
+/// How long such a program may run before it is killed: the longest takes four minutes.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// What shall run.
 #[derive(Debug)]
@@ -69,7 +72,8 @@ fn complete(workspace: &Workspace, programs: &HashMap<usize, PathBuf>) -> Result
         listed.sort();
         if sources != listed {
             bail!(
-                "{} has the tests {listed:?} that need something, but its sources show {sources:?}",
+                "{} has the tests {listed:?} that need something, but its sources show {sources:?}; \
+                 write `#[ignore = \"needs …\"]` at each function itself, not in a macro",
                 suite.title()
             );
         }
@@ -85,14 +89,18 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn plain(&self, index: usize) {
-        let title = self.workspace.suites[index].title();
-        let log = self.log(&title, "all");
-        let run = match self.program(index).and_then(|program| program.run(&[], log, None)) {
+        let suite = &self.workspace.suites[index];
+        let title = suite.title();
+        // A package's library and its programs have one title, and may run at the same time.
+        let log = self.log(&title, &suite.target);
+        let run = match self.program(index).and_then(|program| program.run(&[], log, PATIENCE)) {
             Ok(run) => run,
             Err(error) => return self.report.trouble(&format!("{title}: {error:#}")),
         };
         let (passed, mut failed) = totals(&run.output);
-        if run.exit != Exit::Success && failed.is_empty() {
+        if run.exit == Exit::Killed {
+            failed.push(format!("its program did not end in {} s", PATIENCE.as_secs()));
+        } else if run.exit == Exit::Failure && failed.is_empty() {
             failed.push("its program ended with a failure".to_owned());
         }
         self.report.program(&title, passed, &failed, &run);
@@ -136,7 +144,7 @@ impl Runner<'_> {
         };
         let arguments = ["--ignored", "--exact", &test.name, "--nocapture", "--test-threads", "1"];
         let log = self.log(&title, &format!("{}{suffix}", test.name).replace(' ', "-"));
-        let run = self.program(test.suite)?.run(&arguments, log, Some(patience(&test.registration)))?;
+        let run = self.program(test.suite)?.run(&arguments, log, patience(&test.registration))?;
         let verdict =
             judge(&test.registration, Ending { exit: run.exit, output: &run.output, took: run.took });
         let module = test.name.split_once("::").map(|(module, _)| module);
