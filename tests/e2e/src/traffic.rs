@@ -44,6 +44,10 @@ const OUTSIDE: &str = "control-plane";
 /// Ports there, which the API server and etcd do not use.
 const OUTSIDE_ECHO: u16 = 18_007;
 const OUTSIDE_HTTP: u16 = 18_008;
+/// Clients run for so long before anything may break.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// A flow of fewer exchanges proves nothing.
+const ENOUGH: u64 = 20;
 
 impl<'a> Traffic<'a> {
     /// Starts servers and clients in `here` and in the namespace of the same name in another cluster, and lets them
@@ -79,7 +83,7 @@ impl<'a> Traffic<'a> {
         try_join_all(clients.iter().map(Client::start)).await?;
         let program = machine::testpod(&machines(&here.cluster.name)?, "server")?;
         let baseline = Baseline::start(&program)?;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(WARM_UP).await;
         Ok(Self { clients, baseline, _outside: running, service, remote })
     }
 
@@ -89,13 +93,13 @@ impl<'a> Traffic<'a> {
         let logs = try_join_all(self.clients.iter().map(Client::finish)).await?;
         let flows: Vec<Flow> = logs.into_iter().flatten().collect();
         for flow in &flows {
-            ensure!(flow.sent > 20, "{} hardly ran: {flow:?}", flow.name);
+            ensure!(flow.sent > ENOUGH, "{} hardly ran: {flow:?}", flow.name);
             ensure!(
                 flow.class != Class::Denied || flow.answered == 0,
                 "a pair talked that is kept apart: {flow:?}"
             );
             ensure!(
-                flow.class == Class::Denied || flow.answered > 20,
+                flow.class == Class::Denied || flow.answered > ENOUGH,
                 "{} hardly got through: {flow:?}",
                 flow.name
             );
@@ -124,7 +128,7 @@ impl Recording {
             .collect()
     }
 
-    /// [`Self::violations`] of all classes by the same bounds for each that talks.
+    /// Fails if a flow that may talk took more harm than [`UNHARMED`] allows while `window` lasted.
     pub fn unharmed(&self, window: Window) -> anyhow::Result<()> {
         let classes = [Class::Local, Class::Outside, Class::Between];
         let found: Vec<_> = classes.iter().flat_map(|c| self.violations(*c, window, UNHARMED)).collect();

@@ -15,6 +15,8 @@ use super::Window;
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 /// A pause from here on is the machine's, in milliseconds.
 const GAP: &str = "50";
+/// The client waits so long for an answer, in milliseconds, before it says that one is lost.
+const TIMEOUT: &str = "1000";
 
 /// The two namespaces; they go away with it.
 pub struct Baseline {
@@ -34,7 +36,7 @@ impl Baseline {
         let [a, b] = &baseline.names;
         baseline.server = Some(spawn(b, &[program, "udp-echo", "--port", "7"])?);
         let target = format!("{}:7", ADDRESSES[1]);
-        let mut client = spawn(a, &[program, "udp-exchange", &target, "--gap", GAP])?;
+        let mut client = spawn(a, &[program, "udp-exchange", &target, "--gap", GAP, "--timeout", TIMEOUT])?;
         let output = BufReader::new(client.stdout.take().context("the client has no output")?);
         baseline.client = Some(client);
         baseline.pauses = Some(std::thread::spawn(move || {
@@ -43,14 +45,14 @@ impl Baseline {
         Ok(baseline)
     }
 
-    /// Ends the exchange, and returns the pauses that it saw.
+    /// Ends the exchange, and returns the pauses that it saw. Fails if an end of it ended before.
     pub fn finish(mut self) -> anyhow::Result<Vec<Window>> {
         for child in [self.client.as_mut(), self.server.as_mut()].into_iter().flatten() {
             ensure!(child.try_wait()?.is_none(), "an end of the bare namespaces ended early");
             child.kill()?;
         }
-        let pauses = self.pauses.take().context("nobody listened")?;
-        pauses.join().map_err(|_| anyhow::anyhow!("who listened to the bare namespaces panicked"))
+        let pauses = self.pauses.take().context("the pauses were read before")?;
+        pauses.join().map_err(|_| anyhow::anyhow!("the reader of the bare namespaces' pauses panicked"))
     }
 
     fn connect(&self) -> anyhow::Result<()> {
@@ -83,7 +85,7 @@ impl Drop for Baseline {
 fn pause(line: &str) -> Option<Window> {
     let took: f64 = match line.split(' ').next()? {
         "gap" => line.split(' ').find_map(|word| word.strip_prefix("ms=")?.parse().ok())?,
-        "lost" => 1000.0,
+        "lost" => TIMEOUT.parse().ok()?,
         _ => return None,
     };
     Some(Window::last(Duration::from_secs_f64(took / 1000.0)))

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use super::{Class, Flow};
 use crate::{IMAGE, Scope, eventually, url};
 
+/// More requests than a client makes before it is ended.
 const FOREVER: &str = "1000000";
+/// How long a service or a policy may take to be in force.
 const SETTLE: Duration = Duration::from_secs(30);
 /// A pause from here on is printed, in milliseconds.
 const GAP: &str = "100";
@@ -74,7 +76,7 @@ impl<'a> Client<'a> {
             Ok(())
         })
         .await
-        .with_context(|| format!("{} at the begin", self.name))?;
+        .with_context(|| format!("{} before anything broke", self.name))?;
         let containers: Vec<Value> = if denied {
             vec![
                 container("udp", &["udp-exchange", &echo, "--interval", "200", "--timeout", "300"]),

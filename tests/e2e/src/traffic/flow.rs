@@ -7,6 +7,13 @@ use std::{
 
 use anyhow::Context;
 
+/// A request that takes so long, in seconds, is a pause; the other clients print theirs from here on, too.
+const SLOW: f64 = 0.1;
+/// At most so many lines of what went wrong in a window are shown.
+const SHOWN: usize = 8;
+/// A client may notice so many seconds late what went wrong in a window.
+const LATE: f64 = 2.0;
+
 /// Where a flow goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -30,10 +37,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// From so many seconds before now until now.
-    pub fn last(seconds: Duration) -> Self {
+    /// The time from so long ago until now.
+    pub fn last(length: Duration) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        Self { from: now - seconds.as_secs_f64(), to: now }
+        Self { from: now - length.as_secs_f64(), to: now }
     }
 
     /// How much of it lies in another one.
@@ -124,7 +131,7 @@ impl Harm {
 }
 
 impl Flow {
-    /// Reads a client's log, of which each line begins with its time as RFC 3339 has it.
+    /// Reads a client's log, of which each line begins with its time as RFC 3339 has it. Fails without a line of totals.
     pub fn read(name: String, class: Class, log: &str) -> anyhow::Result<Self> {
         let lines: Vec<(f64, &str)> = log.lines().filter_map(timed).collect();
         let total = lines.iter().rev().find_map(|(_, line)| line.strip_prefix("total "));
@@ -141,7 +148,7 @@ impl Flow {
         Ok(Self { name, class, sent, answered: sent.saturating_sub(failed), events, words })
     }
 
-    /// What it took in a window. Pauses are shorter by what `shared` pauses lie in them.
+    /// What it took in a window. A pause counts without what `shared`, the machine's own pauses, has of it.
     pub fn harm(&self, window: Window, shared: &[Window]) -> Harm {
         let mut harm = Harm::default();
         for event in self.events.iter().filter(|event| event.window.touches(window)) {
@@ -159,8 +166,8 @@ impl Flow {
 
     /// The first lines of a window that say what went wrong, as the client printed them.
     pub fn words(&self, window: Window) -> Vec<String> {
-        let of_window = self.words.iter().filter(|(at, _)| (window.from..=window.to + 2.0).contains(at));
-        of_window.take(8).map(|(at, line)| format!("{at:.3} {line}")).collect()
+        let of_window = self.words.iter().filter(|(at, _)| (window.from..=window.to + LATE).contains(at));
+        of_window.take(SHOWN).map(|(at, line)| format!("{at:.3} {line}")).collect()
     }
 }
 
@@ -180,7 +187,7 @@ fn event(at: f64, line: &str) -> Option<Event> {
         _ => return None,
     };
     let took = number(line, "ms").unwrap_or(0.0) / 1000.0;
-    if line.starts_with("ok ") && took < 0.1 {
+    if line.starts_with("ok ") && took < SLOW {
         return None;
     }
     Some(Event { happened, window: Window { from: at - took, to: at } })
