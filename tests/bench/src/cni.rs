@@ -15,7 +15,7 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
-use tombolo_playground::Cluster;
+use tombolo_playground::{Cluster, images};
 
 pub use harness::serve;
 
@@ -149,7 +149,7 @@ impl<'a> Bench<'a> {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
             "spec": {
                 "nodeName": self.node, "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "main", "image": "localhost/tombolo-test:1", "imagePullPolicy": "Never"}],
+                "containers": [{"name": "main", "image": images::TEST, "imagePullPolicy": "Never"}],
                 "volumes": [{"name": "never", "configMap": {"name": "missing"}}],
             }
         });

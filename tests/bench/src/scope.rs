@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use tombolo_playground::Cluster;
+use tombolo_playground::{Cluster, images};
 
 use crate::netns::Netns;
 
@@ -65,7 +65,7 @@ impl<'a> Scope<'a> {
             "spec": {
                 "nodeName": node, "terminationGracePeriodSeconds": 1,
                 "containers": [{
-                    "name": "main", "image": "localhost/tombolo-test:1", "imagePullPolicy": "Never", "args": ["pause"],
+                    "name": "main", "image": images::TEST, "imagePullPolicy": "Never", "args": ["pause"],
                 }],
             }
         });

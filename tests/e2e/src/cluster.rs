@@ -17,6 +17,9 @@ use tombolo_playground::layout::checkout;
 
 use crate::eventually;
 
+/// The namespace that tombolo is installed into.
+pub const SYSTEM: &str = "tombolo-system";
+
 /// How long a new namespace may be without an account for its pods.
 const ACCOUNT: Duration = Duration::from_secs(60);
 

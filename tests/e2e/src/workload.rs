@@ -18,8 +18,9 @@ use crate::{
 };
 
 /// The image whose only program is the playground's test pod.
-pub const IMAGE: &str = "localhost/tombolo-test:1";
+pub const IMAGE: &str = tombolo_playground::images::TEST;
 
+/// How long pods and deployments may take to become ready.
 const READY: Duration = Duration::from_secs(60);
 
 /// What a command in a pod printed, and whether it succeeded.

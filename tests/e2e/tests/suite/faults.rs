@@ -7,13 +7,12 @@ mod acts;
 
 use std::{
     fmt::Write as _,
-    io::Write as _,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use tombolo_e2e::{Bounds, Class, Cluster, Recording, Scope, Traffic, UNHARMED, Window, url};
+use tombolo_e2e::{Bounds, Class, Cluster, Recording, Scope, Traffic, UNHARMED, Window, say, url};
 
 /// A fault, and how much harm each flow may take from its begin until new pods work again.
 struct Fault {
@@ -119,9 +118,4 @@ async fn newcomers(scope: &Scope, number: usize, services: [&[IpAddr]; 2]) -> an
     }
     ensure!(started.len() > 1, "one node is too few");
     Ok(())
-}
-
-/// Not by println, which the test harness would keep to itself.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -4,20 +4,16 @@ mod change;
 mod loss;
 mod partition;
 
-use std::{
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tombolo_e2e::{
-    Cluster, Cuts, Web,
+    Cluster, Cuts, SYSTEM, Web,
     command::{succeeds, tombolo},
-    eventually, members, mesh_status, no_problem,
+    eventually, members, mesh_status, no_problem, say,
 };
 
 const FIVE: [&str; 5] = ["east", "west", "north", "south", "cluster-5"];
-const SYSTEM: &str = "tombolo-system";
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Lets whoever is missing join, each by the one before it, the last two at the same moment; waits until all five see
@@ -102,11 +98,6 @@ async fn a_living_cluster_leaves_from_any_side() {
     together().await.unwrap();
     let status = succeeds("west", &["mesh", "status"]).unwrap();
     assert!(!status.contains("gone:"), "{status}");
-}
-
-/// Not by println, which the test harness would keep to itself.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A command that must fail with these words.

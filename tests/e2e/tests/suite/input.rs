@@ -10,7 +10,7 @@ use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::ConfigMap};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tombolo_e2e::{
-    Cluster,
+    Cluster, SYSTEM,
     command::{refused, succeeds, tombolo},
     machine::{self, machines, product},
 };
@@ -18,8 +18,8 @@ use tombolo_e2e::{
 /// What an installation would change.
 async fn versions() -> anyhow::Result<Vec<Option<String>>> {
     let client = Cluster::attach("east").await?.client;
-    let config = Api::<ConfigMap>::namespaced(client.clone(), "tombolo-system").get("tombolo-config").await?;
-    let agents = Api::<DaemonSet>::namespaced(client, "tombolo-system").get("tombolo-node").await?;
+    let config = Api::<ConfigMap>::namespaced(client.clone(), SYSTEM).get("tombolo-config").await?;
+    let agents = Api::<DaemonSet>::namespaced(client, SYSTEM).get("tombolo-node").await?;
     Ok(vec![config.resource_version(), agents.metadata.generation.map(|g| g.to_string())])
 }
 
@@ -79,7 +79,7 @@ async fn a_token_cut_short_is_refused_before_anything_is_stored() {
     refused(&tombolo("east", &["connect", "hello"]).unwrap(), &["no tombolo token", "tombolo1."]).unwrap();
     let secrets = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(
         Cluster::attach("east").await.unwrap().client,
-        "tombolo-system",
+        SYSTEM,
     );
     assert!(secrets.get_opt("tombolo-peer").await.unwrap().is_none());
 }

@@ -12,14 +12,13 @@ use kube::{
 use serde_json::json;
 use tombolo_api::MeshPeer;
 use tombolo_e2e::{
-    Cluster, Web, addresses_of,
+    Cluster, SYSTEM, Web, addresses_of,
     command::{refused, succeeds, tombolo},
     eventually, members,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ALL: [&str; 3] = ["east", "west", "north"];
-const SYSTEM: &str = "tombolo-system";
 
 #[tokio::test]
 #[ignore = "needs 3 clusters, alone; 120 s"]

@@ -1,14 +1,13 @@
 //! The link between two clusters is cut and mended.
 
 use std::{
-    io::Write,
     ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
 use tombolo_e2e::{
-    Bounds, Class, Cuts, GLOBAL, Scope, Traffic, UNHARMED, Web, Window, command, eventually, web_url,
+    Bounds, Class, Cuts, GLOBAL, Scope, Traffic, UNHARMED, Web, Window, command, eventually, say, web_url,
 };
 
 /// When a request may last go to a backend behind the cut. Its cluster is out 5 s after it was heard last, which was up to
@@ -59,10 +58,7 @@ async fn a_cut_link_harms_only_what_crosses_it() {
 
     let cut = Window::last(begin.elapsed());
     let recording = traffic.finish().await.unwrap();
-    let _ = writeln!(
-        std::io::stderr(),
-        "remote backends gone after {in_east:.1?} and {in_west:.1?}, back after {back:.1?}"
-    );
+    say(&format!("remote backends gone after {in_east:.1?} and {in_west:.1?}, back after {back:.1?}"));
     for class in [Class::Local, Class::Outside] {
         assert_eq!(recording.violations(class, cut, UNHARMED), [""; 0]);
     }

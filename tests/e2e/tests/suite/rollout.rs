@@ -9,7 +9,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tombolo_e2e::{Cluster, Traffic, Window, eventually};
+use tombolo_e2e::{Cluster, SYSTEM, Traffic, Window, eventually};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -34,7 +34,7 @@ async fn agents_are_rolled_out_unnoticed() {
 
 /// As `kubectl rollout restart` does it; waits until all pods are new and ready.
 async fn roll_out(cluster: &Cluster) -> anyhow::Result<()> {
-    let sets: Api<DaemonSet> = Api::namespaced(cluster.client.clone(), "tombolo-system");
+    let sets: Api<DaemonSet> = Api::namespaced(cluster.client.clone(), SYSTEM);
     let stamp = json!({"kubectl.kubernetes.io/restartedAt": format!("{:?}", std::time::SystemTime::now())});
     let patch = json!({"spec": {"template": {"metadata": {"annotations": stamp}}}});
     sets.patch("tombolo-node", &PatchParams::default(), &Patch::Strategic(patch)).await?;

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{Api, ResourceExt, api::ListParams};
 use tombolo_e2e::{
-    Cluster, Output,
+    Cluster, Output, SYSTEM,
     command::succeeds,
     eventually,
     machine::{self, machines, processes},
@@ -127,7 +127,7 @@ async fn nothing_in_the_api(cluster: &Cluster) -> anyhow::Result<()> {
     let crds = Api::<CustomResourceDefinition>::all(client.clone()).list(&ListParams::default()).await?;
     let names: Vec<_> = crds.iter().map(ResourceExt::name_any).filter(|name| is_ours(name)).collect();
     ensure!(names.is_empty(), "definitions are left: {names:?}");
-    let namespace = Api::<Namespace>::all(client.clone()).get_opt("tombolo-system").await?;
+    let namespace = Api::<Namespace>::all(client.clone()).get_opt(SYSTEM).await?;
     ensure!(namespace.is_none(), "the namespace is left");
     Ok(())
 }

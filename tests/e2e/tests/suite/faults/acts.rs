@@ -11,12 +11,12 @@ use k8s_openapi::api::{
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use tombolo_e2e::{
-    Cluster, eventually,
+    Cluster, SYSTEM, eventually,
     machine::{machines, processes, processes_of_all, signal},
 };
 use tombolo_playground::{LinkState, Playground, layout::Layout};
 
-const SYSTEM: &str = "tombolo-system";
+/// How long the cluster may take until all is well again.
 const LIMIT: Duration = Duration::from_secs(90);
 /// How long a link is impaired.
 const IMPAIRED: Duration = Duration::from_secs(8);
