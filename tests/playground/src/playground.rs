@@ -148,7 +148,8 @@ impl Playground {
         }
         if state.spec != *spec {
             return Err(Error::Occupied(format!(
-                "a playground of another shape is up ({} with {} nodes each, CNI {:?}, {:?}); `playground down` first",
+                "a playground of another shape is up ({} with {} nodes each, CNI {:?}, IP family {:?}); \
+                 `playground down` first",
                 state.spec.clusters.join(", "),
                 state.spec.nodes,
                 state.spec.cni,

@@ -70,8 +70,8 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Makes a checked spec of dual-stack clusters. `names` may be empty (then clusters are named east, west, north, south,
-    /// cluster-5, …) or must be as many as `clusters`.
+    /// Makes a checked spec of dual-stack clusters. `names` may be empty (then clusters are named east, west, north,
+    /// south, cluster-5, …) or must be as many as `clusters`.
     pub fn new(clusters: usize, nodes: usize, cni: Cni, names: &[String]) -> Result<Self> {
         if !(1..=MAX_CLUSTERS).contains(&clusters) {
             return invalid(format!("clusters is {clusters}; give a number from 1 to {MAX_CLUSTERS}"));

@@ -94,8 +94,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at mounts, links, addresses, routes, rules, cgroups (also those of v1), network namespaces, BPF programs and maps of
-    /// the machine.
+    /// Looks at mounts, links, addresses, routes, rules, cgroups (also those of v1), network namespaces, BPF programs and
+    /// maps of the machine.
     pub fn take() -> Result<Self> {
         let mut lines = BTreeSet::new();
         let mounts =

@@ -9,10 +9,9 @@ use crate::arguments::Arguments;
 use crate::stream::GAP;
 use crate::{say, signals};
 
-/// Datagrams one after the other by a connected socket; prints `lost seq=` for each that did not come back in time,
-/// `gap seq= ms=` at the end of each pause that took long,
-/// `answers from= name= count=` for each that answered, and last `total sent= received= lost= longest_ms=`, see
-/// [`Pause`].
+/// Datagrams one after the other by a connected socket. Prints `lost seq=` for each that did not come back in time,
+/// `gap seq= ms=` at the end of each pause (see [`Pause`]) that took longer than --gap, `answers from= name= count=` for
+/// each that answered, and last `total sent= received= lost= longest_ms=`.
 pub fn connected(arguments: &Arguments) -> Result<ExitCode, String> {
     let target = arguments.target()?;
     let socket = bind(&[target])?;

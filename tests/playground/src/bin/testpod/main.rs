@@ -40,15 +40,15 @@ Clients; HOST is a name or an address, an IPv6 address stands in brackets:
   stream HOST:PORT [-n COUNT] [--interval MS] [--prefix TEXT] [--patience MS] [--gap MS]
                                         one connection to a tcp-echo: numbered lines, each checked when it
                                         comes back, until COUNT or SIGTERM; exit code 1 if any was lost or
-                                        took longer than --patience (60000); waits from --gap (500) on are told
+                                        took longer than --patience (60000); a wait over --gap (500) is printed
   half-close HOST:PORT [--bytes 1000000] [--over MS] [--patience MS]
                                         shut down the sending side of a connection to a tcp-answer, and still
                                         get so many bytes in so long a time
   udp-exchange HOST:PORT [-n COUNT] [--interval MS] [--timeout MS] [--prefix TEXT] [--gap MS]
                                         numbered datagrams from one connected socket to a udp-echo; exit code
-                                        1 if any was lost
+                                        1 if any was lost; a pause over --gap (500) is printed
   udp-unconnected HOST:PORT[,…] [-n COUNT] [--interval MS] [--timeout MS] [--prefix TEXT]
-                                        the same by sendto and recvfrom on one socket, to each in turn; an
+                  [--gap MS]            the same by sendto and recvfrom on one socket, to each in turn; an
                                         answer of another address than asked is none
   udp-burst HOST:PORT [--sockets 1000] [--rate 2000] [--port-base PORT] [-n ROUNDS] [--interval MS]
             [--timeout MS]              one datagram from each of so many sockets, --rate a second, each
