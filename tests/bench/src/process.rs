@@ -14,7 +14,7 @@ use nix::{
     unistd::{Pid, SysconfVar, sysconf},
 };
 
-/// A process that ends when this is dropped, or when this program dies.
+/// A process that is killed when this is dropped.
 pub struct Running(pub Child);
 
 impl Drop for Running {
@@ -59,7 +59,8 @@ impl Process {
         kill(Pid::from_raw(i32::try_from(self.running.0.id())?), signal).context("it has ended")
     }
 
-    /// Tells it that nothing more will come, and waits until it has ended; it is killed after `limit`.
+    /// Tells it that nothing more will come, and waits for its end, at most `limit`. What has not ended then is killed
+    /// when this is dropped.
     pub fn end(&mut self, limit: Duration) {
         drop(self.running.0.stdin.take());
         let started = Instant::now();

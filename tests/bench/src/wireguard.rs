@@ -59,8 +59,8 @@ impl Pair {
         let keys = [key()?, key()?];
         for (i, end) in [&client, &server].into_iter().enumerate() {
             let (own, other) = (i + 1, 2 - i);
-            let directory = std::env::temp_dir().join(format!("{}.key", devices[i]));
-            configure(end, &devices[i], &keys[i], &keys[1 - i], &directory, other)?;
+            let file = std::env::temp_dir().join(format!("{}.key", devices[i]));
+            configure(end, &devices[i], &keys[i], &keys[1 - i], &file, other)?;
             end.ip(&format!("address add 198.18.2.{own}/30 dev {}", devices[i]))?;
             // As wg-quick has it: 1500 less what WireGuard adds over IPv6.
             end.ip(&format!("link set {} mtu 1420 up", devices[i]))?;
