@@ -65,6 +65,7 @@ test-e2e: assets image ## Of these, what needs clusters with the product
 test-long: assets image image-previous ## What takes longer: all stories of five clusters, soaks, the long simulation
 	$(TEST) --long $(ARGS)
 
+# What benchmarks need, since a test of the tunnel runs iperf3, too.
 assets: ## The programs of Kubernetes that tests start
 	@tests/prerequisites.sh bench
 	$(DEV) -q --bins
@@ -94,6 +95,8 @@ image: ## Static binaries in OCI images, under target/images
 image-previous: ## The daemon of the last release, for the test of its upgrade
 	@tests/prerequisites.sh build
 	@$(DEV) -q --bin playground
+	@[ -f $(TOMBOLO_CACHE)/previous/$(PREVIOUS)/clustermesh.tar ] || git cat-file -e $(PREVIOUS) 2>/dev/null || { \
+	  echo "error: commit $(PREVIOUS) of tests/release is not in this clone; run 'git fetch --unshallow'" >&2; exit 1; }
 	[ -f $(TOMBOLO_CACHE)/previous/$(PREVIOUS)/clustermesh.tar ] || { \
 	  rm -rf target/previous && mkdir -p target/previous $(TOMBOLO_CACHE)/previous/$(PREVIOUS) && \
 	  git archive $(PREVIOUS) | tar -xm -C target/previous && \
