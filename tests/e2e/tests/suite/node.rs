@@ -76,7 +76,7 @@ async fn the_outside_sees_the_address_of_the_node() {
 #[ignore = "needs 2 clusters; 40 s; known to fail: a node runs out of ports behind which it hides pods"]
 async fn thousands_of_sockets_of_a_pod_reach_one_resolver() {
     let cluster = Cluster::attach("east").await.unwrap();
-    // The other suite of the outside uses the first node: what this one exhausts stays exhausted for hours.
+    // The ports towards this one server stay exhausted for hours; no other test asks it.
     let node = cluster.nodes().await.unwrap().pop().unwrap();
     let scope = cluster.scope("sockets").await.unwrap();
     scope.pod("sockets-client", Some(&node), &["pause"]).await.unwrap();
