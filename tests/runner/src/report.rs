@@ -109,7 +109,7 @@ impl Report {
         suite.time += run.took;
     }
 
-    /// Takes note of something that is no test and went wrong.
+    /// Takes note of what went wrong without the end of a test: that counts as a failure, too.
     pub fn trouble(&self, what: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         say(&format!("FAILED {what}"));

@@ -106,7 +106,7 @@ impl Runner<'_> {
         self.report.program(&title, passed, &failed, &run);
     }
 
-    /// A place that cannot be had fails all of its tests, and the others go on.
+    /// Runs a batch on its place. If that cannot be had, all tests of the batch fail, and other batches go on.
     fn batch(&self, batch: &Batch) {
         let count = batch.together.len() + batch.alone.len();
         self.report.heading(&match batch.stage {
@@ -117,7 +117,13 @@ impl Runner<'_> {
         });
         let shared = match Shared::up(&self.workspace.root, batch.stage) {
             Ok(shared) => shared,
-            Err(error) => return self.report.trouble(&format!("no place for {count} tests: {error:#}")),
+            Err(error) => {
+                self.report.heading(&format!("they have no place: {error:#}"));
+                for test in batch.together.iter().chain(&batch.alone) {
+                    self.report.trouble(&format!("{}: it did not run", test.name));
+                }
+                return;
+            }
         };
         let processors = thread::available_parallelism().map_or(2, usize::from);
         let beside = if batch.stage == Stage::Machine { processors } else { ON_A_PLAYGROUND };
