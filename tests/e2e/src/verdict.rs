@@ -69,8 +69,8 @@ impl Scope {
         Ok(())
     }
 
-    /// Waits until three requests of a pod in a row get no answer, at each of these URLs, and `guard` has dropped a
-    /// packet of each by policy. Drops of other tests on that node count, too; that there are none at all cannot go unnoticed.
+    /// Waits until three requests of a pod in a row get no answer, at each of these URLs, and `guard` has dropped as many
+    /// packets by policy meanwhile. Tests that run beside this one may have added to these drops.
     pub async fn denied(&self, client: &str, urls: &[String], guard: &Guard) -> anyhow::Result<()> {
         let cluster = &self.cluster.name;
         for url in urls {
@@ -93,7 +93,7 @@ impl Scope {
         Ok(())
     }
 
-    /// How many of three requests got no answer in so many milliseconds.
+    /// How many of three requests got no answer, each within `timeout` milliseconds.
     async fn failures(&self, client: &str, url: &str, timeout: &str) -> anyhow::Result<u64> {
         let tries = TRIES.to_string();
         let out = self.exec(client, &["get", url, "-n", &tries, "--timeout", timeout]).await?;

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, ensure};
 use tombolo_e2e::{Bounds, Class, Cluster, Recording, Scope, Traffic, UNHARMED, Window, say, url};
 
-/// A fault, and how much harm each flow may take from its begin until new pods work again.
+/// A fault, and how much harm each flow of a class may take from the start of the fault until new pods work again.
 struct Fault {
     name: &'static str,
     local: Bounds,
@@ -34,6 +34,7 @@ const fn between(name: &'static str, lost: u64, longest_ms: u64, act: acts::Act)
     Fault { name, local: UNHARMED, outside: UNHARMED, between: bounds, act }
 }
 
+/// To add a fault, add a line; the seconds of the test below are those of all lines together.
 const FAULTS: &[Fault] = &[
     harmless("agents are killed", acts::AGENTS_KILLED),
     harmless("agents are frozen for 10 s, then killed", acts::AGENTS_FROZEN),
@@ -44,7 +45,7 @@ const FAULTS: &[Fault] = &[
     harmless("containerd restarts", acts::CONTAINERD_RESTARTS),
     harmless("kubelet restarts", acts::KUBELET_RESTARTS),
     harmless("the link between the clusters has a delay of 40 ms for 8 s", acts::LINK_DELAYED),
-    // Four of a hundred exchanges, since both directions lose; TCP sends again, a second later at the begin.
+    // Both directions lose, so about four of a hundred exchanges. TCP repeats a lost first packet after a second.
     between("the link between the clusters loses 2 % for 8 s", 30, 6_000, acts::LINK_LOSES),
     harmless("the link between the clusters has an MTU of 1400 for 8 s", acts::LINK_NARROW),
 ];
