@@ -16,7 +16,7 @@ use crate::stage::Stage;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// End the clusters and return when the story is told; without it they stay for exploring until Ctrl-C
+    /// End the clusters when the story is told; without it they stay for exploring
     #[arg(long)]
     exit: bool,
 }
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         let _ = writeln!(
             io::stdout(),
             "\nThe clusters stay: `kubectl --kubeconfig target/playground/east.kubeconfig get pods -A`.\n\
-             `make clean` ends them."
+             kubectl is also in target/playground/bin. `target/debug/playground down` ends the clusters."
         );
         return ExitCode::SUCCESS;
     }
