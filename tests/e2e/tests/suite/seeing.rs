@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tombolo_e2e::{
-    Cluster,
+    Cluster, Scope,
     command::{succeeds, tombolo},
     eventually,
     machine::{machines, processes, signal, text},
@@ -30,10 +30,6 @@ async fn lists_and_metrics_show_pods_services_and_drops() {
     scope.pod("client", Some(&nodes[0]), &["pause"]).await.unwrap();
 
     let namespace = &scope.namespace;
-    let line = |list: &str, words: &[&str]| {
-        let line = list.lines().find(|line| words.iter().all(|word| line.contains(word)));
-        line.with_context(|| format!("no line with {words:?} in:\n{list}")).map(str::to_owned)
-    };
     eventually(LIMIT, || async {
         let list = succeeds("east", &["service", "list"])?;
         for &service in &services {
@@ -61,19 +57,24 @@ async fn lists_and_metrics_show_pods_services_and_drops() {
         line(&bpf("service"), &[&nodes[1], &frontend, "backends=1"]).unwrap();
     }
 
-    let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]});
-    let policy = serde_json::from_value(json!({"metadata": {"name": "deny"}, "spec": spec})).unwrap();
-    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
-    let urls = scope.urls("web", 8080).await.unwrap();
-    scope.denied("client", &urls, &scope.guard("web").await.unwrap()).await.unwrap();
-    line(&bpf("drops"), &[&nodes[0], "policy-denied"]).unwrap();
+    drops_are_shown(&scope, &nodes[0]).await.unwrap();
+}
 
-    // What is not let out counts as what is not let in, wherever it is shown.
-    let spec = json!({"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"]});
-    let policy = serde_json::from_value(json!({"metadata": {"name": "silent"}, "spec": spec})).unwrap();
-    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
-    let guard = scope.guard("client").await.unwrap();
-    scope.denied("client", &urls, &guard).await.unwrap();
+/// The line of a list that has all of these words.
+fn line(list: &str, words: &[&str]) -> anyhow::Result<String> {
+    let line = list.lines().find(|line| words.iter().all(|word| line.contains(word)));
+    line.with_context(|| format!("no line with {words:?} in:\n{list}")).map(str::to_owned)
+}
+
+/// What a policy stops is shown as a drop of its node, whether it is not let in or not let out.
+async fn drops_are_shown(scope: &Scope, node: &str) -> anyhow::Result<()> {
+    let urls = scope.urls("web", 8080).await?;
+    deny(scope, "web", "Ingress").await?;
+    scope.denied("client", &urls, &scope.guard("web").await?).await?;
+    line(&succeeds("east", &["bpf", "drops", "list"])?, &[node, "policy-denied"])?;
+    deny(scope, "client", "Egress").await?;
+    let guard = scope.guard("client").await?;
+    scope.denied("client", &urls, &guard).await?;
     eventually(LIMIT, || async {
         let counted = guard.dropped("policy-denied")?;
         let status: Value = serde_json::from_str(&succeeds("east", &["status", "-o", "json"])?)?;
@@ -84,7 +85,14 @@ async fn lists_and_metrics_show_pods_services_and_drops() {
         Ok(())
     })
     .await
-    .unwrap();
+}
+
+/// A policy that lets nothing into a pod, or nothing out of it.
+async fn deny(scope: &Scope, pod: &str, direction: &str) -> anyhow::Result<()> {
+    let spec = json!({"podSelector": {"matchLabels": {"app": pod}}, "policyTypes": [direction]});
+    let policy = serde_json::from_value(json!({"metadata": {"name": pod}, "spec": spec}))?;
+    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await?;
+    Ok(())
 }
 
 #[tokio::test]
