@@ -63,6 +63,7 @@ test-e2e: assets image ## Of these, what needs clusters with the product
 	$(TEST) --only clusters $(ARGS)
 
 test-long: assets image image-previous ## What takes longer: all stories of five clusters, soaks, the long simulation
+	@tests/prerequisites.sh kube-proxy
 	$(TEST) --long $(ARGS)
 
 # What benchmarks need, since a test of the tunnel runs iperf3, too.
@@ -70,7 +71,7 @@ assets: ## The programs of Kubernetes that tests start
 	@tests/prerequisites.sh bench
 	$(DEV) -q --bins
 	@mkdir -p target/assets
-	$(PLAYGROUND) build --helm | while read -r name path; do ln -sf "$$path" "target/assets/$$name"; done
+	$(PLAYGROUND) build --helm --kube-proxy | while read -r name path; do ln -sf "$$path" "target/assets/$$name"; done
 
 fuzz: ## Searches for bytes that break a parser or get a packet a wrong verdict, FUZZ_SECONDS=60 for each; ARGS names the targets
 	@tests/prerequisites.sh fuzz
@@ -107,7 +108,7 @@ image-previous: ## The daemon of the last release, for the test of its upgrade
 	@mkdir -p target/images/previous && ln -sf $(TOMBOLO_CACHE)/previous/$(PREVIOUS)/clustermesh.tar target/images/previous/
 
 playground: image ## Two clusters with tombolo installed; ARGS are those of `playground up`
-	@tests/prerequisites.sh cluster
+	@tests/prerequisites.sh $(if $(findstring iptables,$(ARGS)),kube-proxy,cluster)
 	$(PLAYGROUND) up --cni tombolo $(ARGS)
 
 # What measures nothing needs no clusters.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what a make target needs is there: installs it on Debian and Ubuntu, and names it elsewhere.
-# usage: tests/prerequisites.sh (build|lint|cluster|fuzz|bench)...
+# usage: tests/prerequisites.sh (build|lint|cluster|kube-proxy|fuzz|bench)...
 set -euo pipefail
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
@@ -85,6 +85,12 @@ cluster() {
   install_packages
 }
 
+kube-proxy() {
+  cluster
+  need iptables "rules of kube-proxy, where it does not use nftables" has iptables
+  install_packages
+}
+
 fuzz() {
   build
   need g++ "compiles libFuzzer" has g++
@@ -103,10 +109,10 @@ bench() {
   install_packages
 }
 
-(($#)) || die "usage: $0 (build|lint|cluster|fuzz|bench)..."
+(($#)) || die "usage: $0 (build|lint|cluster|kube-proxy|fuzz|bench)..."
 for what in "$@"; do
   case $what in
-    build | lint | cluster | fuzz | bench) "$what" ;;
+    build | lint | cluster | kube-proxy | fuzz | bench) "$what" ;;
     *) die "unknown prerequisite '$what'" ;;
   esac
 done

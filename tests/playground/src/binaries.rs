@@ -114,8 +114,18 @@ const TOOLS: [Tool; 15] = [
     tool("coredns", "coredns", "github.com/coredns/coredns", Some((&["-version"], "CoreDNS-1.14.7")), false),
 ];
 
-/// Helm is not needed to run a cluster, and takes minutes to build.
 const HELM: Tool = tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", Some((&["version"], "v4.3.1")), false);
+const KUBE_PROXY: Tool =
+    tool("kube-proxy", "kube", "k8s.io/kubernetes/cmd/kube-proxy", Some((&["--version"], KUBE)), true);
+
+/// What only some clusters need, and takes minutes to build.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// helm, to install the product.
+    pub helm: bool,
+    /// kube-proxy.
+    pub kube_proxy: bool,
+}
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
@@ -124,9 +134,10 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds or builds everything that clusters need, and helm too when `with_helm`.
-    pub fn provide(with_helm: bool, progress: Progress) -> Result<Self> {
-        let tools: Vec<&Tool> = TOOLS.iter().chain(with_helm.then_some(&HELM)).collect();
+    /// Finds or builds everything that clusters need, and these extras.
+    pub fn provide(extras: Extras, progress: Progress) -> Result<Self> {
+        let proxy = extras.kube_proxy.then_some(&KUBE_PROXY);
+        let tools: Vec<&Tool> = TOOLS.iter().chain(proxy).chain(extras.helm.then_some(&HELM)).collect();
         let mut paths = BTreeMap::new();
         for (i, tool) in tools.iter().enumerate() {
             let path = match tool.find()? {
@@ -257,7 +268,7 @@ mod tests {
 
     #[test]
     fn every_tool_is_pinned_by_its_module() {
-        for tool in TOOLS.iter().chain([&HELM]) {
+        for tool in TOOLS.iter().chain([&HELM, &KUBE_PROXY]) {
             let imports = fs::read_to_string(tool.module_dir().join("tools.go")).unwrap();
             assert!(imports.contains(&format!("_ \"{}\"", tool.package)), "{}", tool.name);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
-use tombolo_playground::binaries::Binaries;
+use tombolo_playground::binaries::{Binaries, Extras};
 use tombolo_playground::cgroup::Cgroup;
 use tombolo_playground::forwarder::{self, Impairment};
 use tombolo_playground::image::Builder;
@@ -16,7 +16,8 @@ use tombolo_playground::layout::Layout;
 use tombolo_playground::place::Place;
 use tombolo_playground::progress::Progress;
 use tombolo_playground::{
-    Cluster, Cni, IpFamily, LinkState, Playground, Snapshot, Spec, down, leftovers, namespace, teardown,
+    Cluster, Cni, IpFamily, KubeProxy, LinkState, Playground, Snapshot, Spec, down, leftovers, namespace,
+    teardown,
 };
 
 /// The exit code after Ctrl-C, as shells have it.
@@ -45,7 +46,7 @@ enum Verb {
     /// Bring clusters up, or check the ones that run.
     #[command(
         after_help = "Examples:\n  playground up\n  playground up --clusters 3 --nodes 1 --cni none\n  \
-        playground up --names paris,oslo --cni bridge\n  playground up --ip-family ipv6"
+        playground up --names paris,oslo --cni bridge --kube-proxy iptables\n  playground up --ip-family ipv6"
     )]
     Up(Up),
     /// End everything that `up` started, also after a crash.
@@ -68,6 +69,9 @@ enum Verb {
         /// Provide helm too.
         #[arg(long)]
         helm: bool,
+        /// Provide kube-proxy too.
+        #[arg(long)]
+        kube_proxy: bool,
     },
     /// Load an image archive (`docker save` or OCI) into the nodes.
     #[command(after_help = "Example:\n  playground load-image target/images/tombolo.tar --cluster east")]
@@ -134,6 +138,9 @@ struct Up {
     /// The address families of machines, pods and services.
     #[arg(long, value_enum, default_value = "dual")]
     ip_family: IpFamily,
+    /// Run kube-proxy on every node, and how it makes services work.
+    #[arg(long, value_enum, value_name = "MODE", default_value = "none")]
+    kube_proxy: KubeProxy,
     /// Names of the clusters, separated by commas; decides how many there are.
     #[arg(long, value_delimiter = ',')]
     names: Vec<String>,
@@ -166,7 +173,7 @@ struct Link {
 struct Component {
     /// Where it runs, as CLUSTER/NODE or CLUSTER/control-plane.
     node: String,
-    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet or containerd.
+    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, containerd or kube-proxy.
     component: String,
 }
 
@@ -227,8 +234,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Verb::Down => run_down(&layout, progress),
         Verb::Status => status(&Playground::attach(&layout)?),
         Verb::Snapshot { since } => snapshot(since.as_deref()),
-        Verb::Build { helm } => {
-            let binaries = Binaries::provide(helm, progress)?;
+        Verb::Build { helm, kube_proxy } => {
+            let binaries = Binaries::provide(Extras { helm, kube_proxy }, progress)?;
             binaries.all().try_for_each(|(name, path)| say(&format!("{name} {}", path.display())))
         }
         Verb::LoadImage { archive, cluster } => {
@@ -263,7 +270,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn run_up(up: &Up, layout: &Layout, progress: Progress) -> Result<()> {
-    let spec = Spec { ip_family: up.ip_family, ..Spec::new(up.clusters, up.nodes, up.cni, &up.names)? };
+    let spec = Spec::new(up.clusters, up.nodes, up.cni, &up.names)?;
+    let spec = Spec { ip_family: up.ip_family, kube_proxy: up.kube_proxy, ..spec };
     watch_signals(progress)?;
     let result = Playground::up(spec, layout, progress);
     if teardown::is_interrupted() {

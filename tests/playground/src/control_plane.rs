@@ -197,7 +197,7 @@ fn service_ranges(cluster: &Cluster) -> String {
 }
 
 /// What the plans say, separated by commas, the first family first.
-fn each(cluster: &Cluster, value: impl Fn(ClusterAddresses) -> String) -> String {
+pub fn each(cluster: &Cluster, value: impl Fn(ClusterAddresses) -> String) -> String {
     cluster.plans().map(value).collect::<Vec<_>>().join(",")
 }
 

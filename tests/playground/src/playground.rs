@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{ClusterAddresses, Family};
-use crate::binaries::Binaries;
+use crate::binaries::{Binaries, Extras};
 use crate::cgroup::Hierarchy;
 use crate::cluster::{CONTROL_PLANE, Cluster};
 use crate::control_plane::{self, Keys};
@@ -20,9 +20,9 @@ use crate::lock::Lock;
 use crate::place::{Isolation, Place, install_self};
 use crate::progress::Progress;
 use crate::runc::WRAPPER_NAME;
-use crate::spec::{Cni, Spec};
+use crate::spec::{Cni, KubeProxy, Spec};
 use crate::underlay::{self, Host};
-use crate::{Error, Result, cni, dns, images, inotify, node, teardown};
+use crate::{Error, Result, cni, dns, images, inotify, kube_proxy, node, teardown};
 
 /// How long another playground command may hold the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
@@ -51,7 +51,9 @@ impl Playground {
         if let Some(running) = Self::reuse(&spec, layout, progress)? {
             return Ok(running);
         }
-        let binaries = Binaries::provide(spec.cni != Cni::Bridge, progress)?;
+        kube_proxy::check(spec.kube_proxy)?;
+        let extras = Extras { helm: spec.cni != Cni::Bridge, kube_proxy: spec.kube_proxy != KubeProxy::None };
+        let binaries = Binaries::provide(extras, progress)?;
         let playground = Self { spec, layout: layout.clone() };
         let result = playground.start(&binaries, progress);
         if teardown::is_interrupted() {
@@ -148,12 +150,8 @@ impl Playground {
         }
         if state.spec != *spec {
             return Err(Error::Occupied(format!(
-                "a playground of another shape is up ({} with {} nodes each, CNI {:?}, IP family {:?}); \
-                 `playground down` first",
-                state.spec.clusters.join(", "),
-                state.spec.nodes,
-                state.spec.cni,
-                state.spec.ip_family
+                "a playground of another shape is up ({}); `playground down` first",
+                state.spec
             )));
         }
         let running = Self { spec: state.spec, layout: layout.clone() };
@@ -234,6 +232,7 @@ impl Playground {
         results.into_iter().collect::<Result<()>>()?;
         for (index, node) in nodes.iter().enumerate() {
             node::start_kubelet(cluster, index, node, &keys)?;
+            kube_proxy::start(cluster, node, self.spec.kube_proxy, &keys)?;
         }
         dns::apply(cluster, self.spec.cni)?;
         let prefixes = cni::pod_prefixes(cluster)?;

@@ -1,5 +1,7 @@
 //! What a playground shall look like.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
@@ -56,6 +58,29 @@ impl IpFamily {
     }
 }
 
+/// How kube-proxy makes services work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KubeProxy {
+    /// It does not run.
+    #[default]
+    None,
+    /// By rules of iptables.
+    Iptables,
+    /// By rules of nftables.
+    Nftables,
+}
+
+impl fmt::Display for KubeProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        })
+    }
+}
+
 /// The shape of a playground.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -67,11 +92,13 @@ pub struct Spec {
     pub cni: Cni,
     /// The address families.
     pub ip_family: IpFamily,
+    /// What kube-proxy does.
+    pub kube_proxy: KubeProxy,
 }
 
 impl Spec {
-    /// Makes a checked spec of dual-stack clusters. `names` may be empty (then clusters are named east, west, north,
-    /// south, cluster-5, …) or must be as many as `clusters`.
+    /// Makes a checked spec of dual-stack clusters without kube-proxy. `names` may be empty (then clusters are
+    /// named east, west, north, south, cluster-5, …) or must be as many as `clusters`.
     pub fn new(clusters: usize, nodes: usize, cni: Cni, names: &[String]) -> Result<Self> {
         if !(1..=MAX_CLUSTERS).contains(&clusters) {
             return invalid(format!("clusters is {clusters}; give a number from 1 to {MAX_CLUSTERS}"));
@@ -87,7 +114,18 @@ impl Spec {
                 return invalid(format!("names has {name:?} twice; give every cluster a name of its own"));
             }
         }
-        Ok(Self { clusters, nodes, cni, ip_family: IpFamily::default() })
+        Ok(Self { clusters, nodes, cni, ip_family: IpFamily::default(), kube_proxy: KubeProxy::default() })
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clusters = self.clusters.join(", ");
+        write!(f, "{clusters} with {} nodes each, CNI {:?}, {:?}", self.nodes, self.cni, self.ip_family)?;
+        match self.kube_proxy {
+            KubeProxy::None => Ok(()),
+            mode => write!(f, ", kube-proxy by {mode}"),
+        }
     }
 }
 
@@ -150,6 +188,7 @@ mod tests {
     #[test]
     fn spec_survives_its_state_file() {
         let spec = Spec::new(2, 3, Cni::Tombolo, &[]).unwrap();
+        let spec = Spec { kube_proxy: KubeProxy::Nftables, ..spec };
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
     }

@@ -94,8 +94,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at mounts, links, addresses, routes, rules, cgroups (also those of v1), network namespaces, BPF programs and
-    /// maps of the machine.
+    /// Looks at mounts, links, addresses, routes, rules, tables of nftables (and of iptables in its present form),
+    /// cgroups (also those of v1), network namespaces, BPF programs and maps of the machine.
     pub fn take() -> Result<Self> {
         let mut lines = BTreeSet::new();
         let mounts =
@@ -115,6 +115,10 @@ impl Snapshot {
                 Command::new("ip").args(arguments.split(' ')).output().map_err(Error::io("run", "ip"))?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             lines.extend(text.lines().map(|line| format!("{kind} {}", without_lifetimes(line))));
+        }
+        // Without the program there is nobody who makes such rules.
+        if let Ok(tables) = Command::new("nft").args(["list", "tables"]).output() {
+            lines.extend(String::from_utf8_lossy(&tables.stdout).lines().map(str::to_owned));
         }
         let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
         while let Some(dir) = pending.pop() {
