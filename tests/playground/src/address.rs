@@ -69,6 +69,12 @@ impl Family {
         self.choose(30, 126)
     }
 
+    /// An address on the segment outside of the clusters, by its number from 1 to 255; the router has the first.
+    /// These are for documentation (RFC 5737, RFC 3849), so that nobody takes them for a cluster's.
+    pub fn outside(self, number: u8) -> IpAddr {
+        self.address([203, 0, 113, number], [0x2001, 0xdb8, 0x113, number.into()])
+    }
+
     /// Length of the prefix of a cluster's segment, in bits.
     pub fn segment_bits(self) -> u8 {
         self.choose(24, 64)
@@ -112,23 +118,48 @@ impl ClusterAddresses {
 
     /// The segment that all nodes of the cluster are on.
     pub fn segment(self) -> String {
-        let network = self.host(0);
+        let network = self.host(0, 0);
         format!("{network}/{}", self.family.segment_bits())
     }
 
     /// The underlay router's address on the segment, every node's default gateway.
     pub fn router(self) -> IpAddr {
-        self.host(1)
+        self.host(0, 1)
     }
 
-    /// Where the control plane listens.
-    pub fn control_plane(self) -> IpAddr {
-        self.host(2)
+    /// Where the API server of the control plane at `index`, counted from 0, listens.
+    pub fn control_plane(self, index: usize) -> IpAddr {
+        self.host(0, number(2, index))
     }
 
     /// The address of the node at `node`, counted from 0.
     pub fn node(self, node: usize) -> IpAddr {
-        self.host(11 + u8::try_from(node).unwrap_or(u8::MAX - 11))
+        self.host(0, number(11, node))
+    }
+
+    /// An address of the same segment that this node may have in addition.
+    pub fn floating(self, node: usize) -> IpAddr {
+        self.host(0, number(101, node))
+    }
+
+    /// The router's address on the cluster's second segment, whose prefix is as long as that of the first.
+    pub fn second_router(self) -> IpAddr {
+        self.host(1, 1)
+    }
+
+    /// The address of a node on the second segment.
+    pub fn second(self, node: usize) -> IpAddr {
+        self.host(1, number(11, node))
+    }
+
+    /// The router's end of all nodes' TUN devices.
+    pub fn tun_router(self) -> IpAddr {
+        self.host(2, 1)
+    }
+
+    /// The address of a node's TUN device.
+    pub fn tun(self, node: usize) -> IpAddr {
+        self.host(2, number(11, node))
     }
 
     /// The addresses of the cluster's pods, of which each node gets a prefix of [`Family::node_pods_bits`].
@@ -137,10 +168,14 @@ impl ClusterAddresses {
         self.family.choose(format!("10.{}.0.0/16", 100 + self.index), format!("{v6}/48"))
     }
 
-    fn host(self, number: u8) -> IpAddr {
-        let v4 = Ipv4Addr::new(10, 10 + self.index, 0, number).octets();
-        self.family.address(v4, [0xfd10, self.index.into(), 0, number.into()])
+    fn host(self, segment: u8, number: u8) -> IpAddr {
+        let v4 = Ipv4Addr::new(10, 10 + self.index, segment, number).octets();
+        self.family.address(v4, [0xfd10, self.index.into(), segment.into(), number.into()])
     }
+}
+
+fn number(first: u8, index: usize) -> u8 {
+    u8::try_from(index).map_or(u8::MAX, |index| first.saturating_add(index))
 }
 
 #[cfg(test)]
@@ -148,7 +183,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::spec::{MAX_CLUSTERS, MAX_NODES};
+    use crate::spec::{MAX_CLUSTERS, MAX_CONTROL_PLANES, MAX_NODES};
 
     #[test]
     fn no_address_is_given_twice() {
@@ -165,9 +200,17 @@ mod tests {
                 assert!(prefixes.insert(cluster.segment()));
                 assert!(prefixes.insert(cluster.pods()));
                 assert!(seen.insert(cluster.router()));
-                assert!(seen.insert(cluster.control_plane()));
+                assert!(seen.insert(cluster.second_router()));
+                assert!(seen.insert(cluster.tun_router()));
+                for plane in 0..MAX_CONTROL_PLANES {
+                    assert!(seen.insert(cluster.control_plane(plane)));
+                }
                 for node in 0..MAX_NODES {
-                    assert!(seen.insert(cluster.node(node)));
+                    for address in
+                        [cluster.node(node), cluster.floating(node), cluster.second(node), cluster.tun(node)]
+                    {
+                        assert!(seen.insert(address), "{address}");
+                    }
                 }
             }
         }
@@ -178,12 +221,14 @@ mod tests {
         let west = ClusterAddresses::new(1, Family::V4);
         assert_eq!(west.segment(), "10.11.0.0/24");
         assert_eq!(west.pods(), "10.101.0.0/16");
-        assert_eq!(west.control_plane().to_string(), "10.11.0.2");
+        assert_eq!(west.control_plane(0).to_string(), "10.11.0.2");
         assert_eq!(west.node(1).to_string(), "10.11.0.12");
         let west = ClusterAddresses::new(1, Family::V6);
         assert_eq!(west.segment(), "fd10:1::/64");
         assert_eq!(west.pods(), "fd64:1::/48");
-        assert_eq!(west.control_plane().to_string(), "fd10:1::2");
+        assert_eq!(west.control_plane(0).to_string(), "fd10:1::2");
         assert_eq!(west.node(1).to_string(), "fd10:1::c");
+        assert_eq!(west.second(1).to_string(), "fd10:1:1::c");
+        assert_eq!(Family::V6.outside(11).to_string(), "2001:db8:113::b");
     }
 }

@@ -9,7 +9,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use crate::layout::write;
+use crate::layout::{read, write};
 use crate::{Error, Result};
 
 /// An authority and the directory that its certificates are written to.
@@ -29,6 +29,16 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
+impl Identity {
+    /// The files of this name in a directory.
+    pub fn at(directory: &Path, name: &str) -> Self {
+        Self {
+            certificate: directory.join(format!("{name}.crt")),
+            key: directory.join(format!("{name}.key")),
+        }
+    }
+}
+
 impl Authority {
     /// Makes an authority and writes `<name>.crt` and `<name>.key`. Its certificates do not expire while
     /// a playground can live.
@@ -46,6 +56,15 @@ impl Authority {
             directory: directory.to_path_buf(),
             name: name.to_owned(),
         })
+    }
+
+    /// The authority that [`Self::create`] has made here.
+    pub fn load(directory: &Path, name: &str) -> Result<Self> {
+        let fail = |cause| Error::Certificate { subject: name.to_owned(), cause };
+        let file = |extension: &str| read(&directory.join(format!("{name}.{extension}")));
+        let key = KeyPair::from_pem(&file("key")?).map_err(fail)?;
+        let issuer = Issuer::from_ca_cert_pem(&file("crt")?, key).map_err(fail)?;
+        Ok(Self { issuer, directory: directory.to_path_buf(), name: name.to_owned() })
     }
 
     /// The authority's certificate.
@@ -99,10 +118,7 @@ pub fn token_key(directory: &Path) -> Result<Identity> {
 }
 
 fn save(directory: &Path, name: &str, certificate: &str, key: &KeyPair) -> Result<Identity> {
-    let identity = Identity {
-        certificate: directory.join(format!("{name}.crt")),
-        key: directory.join(format!("{name}.key")),
-    };
+    let identity = Identity::at(directory, name);
     write(&identity.certificate, certificate)?;
     write(&identity.key, key.serialize_pem())?;
     fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o600))

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -8,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
+use tombolo_playground::api_forwarder;
 use tombolo_playground::binaries::{Binaries, Extras};
 use tombolo_playground::cgroup::Cgroup;
+use tombolo_playground::device::{self, Device};
 use tombolo_playground::forwarder::{self, Impairment};
 use tombolo_playground::image::Builder;
 use tombolo_playground::layout::Layout;
@@ -46,6 +49,7 @@ enum Verb {
     /// Bring clusters up, or check the ones that run.
     #[command(
         after_help = "Examples:\n  playground up\n  playground up --clusters 3 --nodes 1 --cni none\n  \
+        playground up --clusters 1 --nodes 6 --zones 3 --control-planes 3\n  \
         playground up --names paris,oslo --cni bridge --kube-proxy iptables\n  playground up --ip-family ipv6"
     )]
     Up(Up),
@@ -64,7 +68,9 @@ enum Verb {
         since: Option<PathBuf>,
     },
     /// Find or build the programs of Kubernetes and print where they are.
-    #[command(after_help = "Example:\n  TOMBOLO_CACHE=/var/cache/tombolo playground build --helm")]
+    #[command(
+        after_help = "Example:\n  TOMBOLO_CACHE=/var/cache/tombolo playground build --helm --kube-proxy"
+    )]
     Build {
         /// Provide helm too.
         #[arg(long)]
@@ -82,12 +88,27 @@ enum Verb {
         #[arg(long)]
         cluster: Option<String>,
     },
+    /// Add, remove or reboot a node while its cluster runs.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  playground node add east\n  playground node reboot east/node-2\n  \
+        playground node remove east/node-3"
+    )]
+    Node(NodeVerb),
+    /// Give a node a further device or address, or take it away; a reboot takes all of them.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  playground device add east/node-1 second\n  \
+        playground device add east/node-1 address\n  playground device remove east/node-1 second"
+    )]
+    Device(DeviceVerb),
     /// Run a command in a node.
     #[command(after_help = "Examples:\n  playground exec east/node-1 -- ip route\n  \
-        playground exec east/control-plane -- ss -tln")]
+        playground exec east/control-plane -- ss -tln\n  playground exec outside-1 -- ip route")]
     Exec {
-        /// The node, as CLUSTER/NODE; the control plane is CLUSTER/control-plane, and `underlay` is the router between
-        /// the clusters.
+        /// The node, as CLUSTER/NODE; control planes are CLUSTER/control-plane, CLUSTER/control-plane-2 and so on,
+        /// `underlay` is the router between the clusters, and outside-1 and outside-2 are hosts that only the
+        /// router and the nodes reach.
         node: String,
         /// The command.
         #[arg(last = true, required = true)]
@@ -111,7 +132,8 @@ enum Verb {
     #[command(after_help = "Example:\n  playground thaw east/control-plane etcd")]
     Thaw(Component),
     /// Start a component again, killing it first when it runs.
-    #[command(after_help = "Example:\n  playground restart east/control-plane kube-apiserver")]
+    #[command(after_help = "Examples:\n  playground restart east/control-plane kube-apiserver\n  \
+        playground restart east/control-plane-2 kube-scheduler\n  playground restart east/node-1 kube-proxy")]
     Restart(Component),
     /// Write a container image without a container engine.
     #[command(
@@ -141,9 +163,60 @@ struct Up {
     /// Run kube-proxy on every node, and how it makes services work.
     #[arg(long, value_enum, value_name = "MODE", default_value = "none")]
     kube_proxy: KubeProxy,
+    /// Spread the nodes of each cluster over so many zones, in turn.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    zones: usize,
+    /// How many control planes each cluster has, on one etcd; nodes pass over those that are dead.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    control_planes: usize,
     /// Names of the clusters, separated by commas; decides how many there are.
     #[arg(long, value_delimiter = ',')]
     names: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeVerb {
+    /// Add a node, and print its name when it is Ready.
+    #[command(after_help = "Example:\n  playground node add east")]
+    Add {
+        /// The cluster.
+        cluster: String,
+    },
+    /// Take a node away as if its power had failed, with its disk and its Node object.
+    #[command(after_help = "Example:\n  playground node remove east/node-3")]
+    Remove {
+        /// The node, as CLUSTER/NODE.
+        node: String,
+    },
+    /// Let a node's power fail and come back: its network, its /run and all processes are gone, its disk is kept.
+    #[command(after_help = "Example:\n  playground node reboot east/node-2")]
+    Reboot {
+        /// The node, as CLUSTER/NODE.
+        node: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeviceVerb {
+    /// Add it, and print the device with each address that the node got by it.
+    #[command(after_help = "Examples:\n  playground device add east/node-1 second\n  \
+        playground device add east/node-1 tun")]
+    Add {
+        /// The node, as CLUSTER/NODE.
+        node: String,
+        /// What to add.
+        #[arg(value_enum)]
+        device: Device,
+    },
+    /// Take it away.
+    #[command(after_help = "Example:\n  playground device remove east/node-1 address")]
+    Remove {
+        /// The node, as CLUSTER/NODE.
+        node: String,
+        /// What to take away.
+        #[arg(value_enum)]
+        device: Device,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -171,9 +244,10 @@ struct Link {
 
 #[derive(Debug, Args)]
 struct Component {
-    /// Where it runs, as CLUSTER/NODE or CLUSTER/control-plane.
+    /// Where it runs, as CLUSTER/NODE or CLUSTER/control-plane; further ones are CLUSTER/control-plane-2 and so on.
     node: String,
-    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, containerd or kube-proxy.
+    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, containerd, kube-proxy, or
+    /// api-forwarder, which nodes have where there are several control planes.
     component: String,
 }
 
@@ -222,6 +296,10 @@ enum Internal {
     },
     /// Forward the packets of an impaired link.
     Forward { device: String, loss_percent: u8, delay_ms: u64 },
+    /// Forward connections to an API server that is alive.
+    ForwardApi { listen: SocketAddr, servers: Vec<SocketAddr> },
+    /// Connect two TUN devices, one here and one in the network namespace of another process.
+    Tunnel { here: String, other: i32, there: String },
 }
 
 /// Does what the arguments say.
@@ -254,12 +332,16 @@ pub fn run(arguments: Arguments) -> Result<()> {
             let mut inside = if node == "underlay" {
                 Playground::attach(&layout)?;
                 Place::underlay(&layout)?.command("exec", &command)?
+            } else if !node.contains('/') && node.starts_with("outside") {
+                Playground::attach(&layout)?.outside(&node)?.command(&command)?
             } else {
                 let (cluster, node) = resolve(&layout, &node)?;
                 cluster.command(&node, &command)?
             };
             Err(inside.exec()).context("cannot enter the node")
         }
+        Verb::Node(verb) => run_node(&layout, &verb, progress),
+        Verb::Device(verb) => run_device(&layout, &verb),
         Verb::Link(link) => run_link(&Playground::attach(&layout)?, &link),
         Verb::Kill(c) => component(&layout, &c, Cluster::kill),
         Verb::Freeze(c) => component(&layout, &c, Cluster::freeze),
@@ -271,7 +353,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 fn run_up(up: &Up, layout: &Layout, progress: Progress) -> Result<()> {
     let spec = Spec::new(up.clusters, up.nodes, up.cni, &up.names)?;
-    let spec = Spec { ip_family: up.ip_family, kube_proxy: up.kube_proxy, ..spec };
+    let (zones, control_planes) = (up.zones, up.control_planes);
+    let spec = Spec { ip_family: up.ip_family, kube_proxy: up.kube_proxy, zones, control_planes, ..spec };
     watch_signals(progress)?;
     let result = Playground::up(spec, layout, progress);
     if teardown::is_interrupted() {
@@ -346,6 +429,37 @@ fn snapshot(since: Option<&Path>) -> Result<()> {
     }
 }
 
+fn run_node(layout: &Layout, verb: &NodeVerb, progress: Progress) -> Result<()> {
+    match verb {
+        NodeVerb::Add { cluster } => {
+            let name = Playground::attach(layout)?.cluster(cluster)?.add_node(progress)?;
+            say(&format!("{cluster}/{name}"))
+        }
+        NodeVerb::Remove { node } => {
+            let (cluster, node) = resolve(layout, node)?;
+            Ok(cluster.remove_node(&node)?)
+        }
+        NodeVerb::Reboot { node } => {
+            let (cluster, node) = resolve(layout, node)?;
+            Ok(cluster.reboot_node(&node)?)
+        }
+    }
+}
+
+fn run_device(layout: &Layout, verb: &DeviceVerb) -> Result<()> {
+    match verb {
+        DeviceVerb::Add { node, device } => {
+            let (cluster, node) = resolve(layout, node)?;
+            let addresses = cluster.add_device(&node, *device)?;
+            addresses.iter().try_for_each(|address| say(&format!("{} {address}", device.link())))
+        }
+        DeviceVerb::Remove { node, device } => {
+            let (cluster, node) = resolve(layout, node)?;
+            Ok(cluster.remove_device(&node, *device)?)
+        }
+    }
+}
+
 fn run_link(playground: &Playground, link: &Link) -> Result<()> {
     if !link.up && !link.down && link.loss.is_none() && link.delay.is_none() && link.mtu.is_none() {
         bail!("no state given; add --up, --down, --loss, --delay or --mtu");
@@ -415,6 +529,8 @@ fn run_internal(internal: Internal) -> Result<()> {
             let delay = Duration::from_millis(delay_ms);
             Ok(forwarder::run(&device, Impairment { loss_percent, delay })?)
         }
+        Internal::ForwardApi { listen, servers } => Ok(api_forwarder::run(listen, servers)?),
+        Internal::Tunnel { here, other, there } => Ok(device::tunnel(&here, other, &there)?),
     }
 }
 

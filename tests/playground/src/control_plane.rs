@@ -1,8 +1,12 @@
-//! The control plane of a cluster: etcd, kube-apiserver, kube-controller-manager and kube-scheduler, in a
-//! network namespace of their own so that killing a node leaves them alone.
+//! The control planes of a cluster: kube-apiserver, kube-controller-manager and kube-scheduler, each in a network
+//! namespace of its own so that killing a node leaves them alone. The first one has the etcd of all.
+//!
+//! Where there are several, whoever needs an API server goes by a forwarder that passes over the dead ones: nodes
+//! by their own one, the machine by that of the underlay router. The controller manager and the scheduler use the
+//! API server beside them, and those that work are chosen by leases.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,11 +15,16 @@ use crate::certificates::{Authority, Identity, token_key};
 use crate::cluster::Cluster;
 use crate::kubeconfig::write_kubeconfig;
 use crate::layout::create_dir;
+use crate::place::Place;
 use crate::unit::Unit;
 use crate::{Error, Result};
 
-/// How long the API server may take to become ready.
+/// How long the API servers may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The port of API servers and of the forwarders to them.
+const PORT: u16 = 6443;
+/// Where etcd serves its own host.
+const ETCD: &str = "http://127.0.0.1:2379";
 
 /// The keys of a cluster that is coming up.
 #[derive(Debug)]
@@ -23,7 +32,7 @@ pub struct Keys {
     authority: Authority,
     front_proxy: Authority,
     tokens: Identity,
-    directory: std::path::PathBuf,
+    directory: PathBuf,
     server: SocketAddr,
     cluster: String,
 }
@@ -31,19 +40,33 @@ pub struct Keys {
 impl Keys {
     /// Makes a cluster's keys and the administrator's kubeconfig.
     pub fn create(cluster: &Cluster) -> Result<Self> {
-        let directory = cluster.layout().control_plane(cluster.name()).join("pki");
+        let directory = key_directory(cluster);
         create_dir(&directory)?;
         let keys = Self {
             authority: Authority::create(&directory, "ca")?,
             front_proxy: Authority::create(&directory, "front-proxy-ca")?,
             tokens: token_key(&directory)?,
             directory,
-            server: api_address(cluster),
+            server: inner_address(cluster),
             cluster: cluster.name().to_owned(),
         };
         let admin = keys.authority.client("admin", "kubernetes-admin", Some("system:masters"))?;
-        write_kubeconfig(&cluster.kubeconfig(), cluster.name(), keys.server, &keys.authority, &admin)?;
+        let server = outer_address(cluster);
+        write_kubeconfig(&cluster.kubeconfig(), cluster.name(), server, &keys.authority, &admin)?;
         Ok(keys)
+    }
+
+    /// The keys that [`Self::create`] has made for this cluster.
+    pub fn load(cluster: &Cluster) -> Result<Self> {
+        let directory = key_directory(cluster);
+        Ok(Self {
+            authority: Authority::load(&directory, "ca")?,
+            front_proxy: Authority::load(&directory, "front-proxy-ca")?,
+            tokens: Identity::at(&directory, "service-account"),
+            server: inner_address(cluster),
+            cluster: cluster.name().to_owned(),
+            directory,
+        })
     }
 
     /// The authority that all parts of the cluster trust.
@@ -59,39 +82,78 @@ impl Keys {
     }
 }
 
-/// Starts etcd and the API server.
+/// Starts etcd and the API servers, and the machine's way to them.
 pub fn start(cluster: &Cluster, keys: &Keys) -> Result<()> {
-    let directory = cluster.layout().control_plane(cluster.name());
-    let place = cluster.control_plane()?;
     let programs = cluster.layout().programs();
-    Unit::new(&programs.join("etcd"), etcd_arguments(&directory), &directory).start(&place)?;
-    Unit::new(&programs.join("kube-apiserver"), api_arguments(cluster, keys)?, &directory).start(&place)
+    let serving = keys.authority.server("apiserver", "kube-apiserver", &serving_names(cluster))?;
+    for (index, name) in cluster.control_planes().iter().enumerate() {
+        let (place, directory) = (cluster.place(name)?, cluster.directory(name));
+        if index == 0 {
+            Unit::new(&programs.join("etcd"), etcd_arguments(cluster, &directory), &directory)
+                .start(&place)?;
+        }
+        let arguments = api_arguments(cluster, index, keys, &serving)?;
+        Unit::new(&programs.join("kube-apiserver"), arguments, &directory).start(&place)?;
+    }
+    if cluster.control_planes().len() > 1 {
+        let mut unit = forwarder(cluster, outer_address(cluster), &cluster.layout().underlay());
+        unit.name = format!("api-forwarder-{}", cluster.name());
+        unit.start(&Place::underlay(cluster.layout())?)?;
+    }
+    Ok(())
 }
 
-/// Waits until the API server answers from the machine, and starts what needs it.
+/// Waits until all API servers answer, and starts what needs them.
 pub fn finish(cluster: &Cluster, keys: &Keys) -> Result<()> {
     wait_ready(cluster)?;
-    let directory = cluster.layout().control_plane(cluster.name());
-    let place = cluster.control_plane()?;
     let programs = cluster.layout().programs();
-    let config = directory.join("controller-manager.kubeconfig");
-    keys.kubeconfig(&config, "system:kube-controller-manager", None)?;
-    let arguments = controller_arguments(cluster, keys, &config);
-    Unit::new(&programs.join("kube-controller-manager"), arguments, &directory).start(&place)?;
-    let config = directory.join("scheduler.kubeconfig");
-    keys.kubeconfig(&config, "system:kube-scheduler", None)?;
-    let arguments = [option("kubeconfig", config.display()), option("leader-elect", false)];
-    Unit::new(&programs.join("kube-scheduler"), arguments, &directory).start(&place)
+    let several = cluster.control_planes().len() > 1;
+    for name in cluster.control_planes() {
+        let (place, directory) = (cluster.place(&name)?, cluster.directory(&name));
+        let config = directory.join("controller-manager.kubeconfig");
+        keys.kubeconfig(&config, "system:kube-controller-manager", None)?;
+        let arguments = controller_arguments(cluster, keys, &config);
+        Unit::new(&programs.join("kube-controller-manager"), arguments, &directory).start(&place)?;
+        let config = directory.join("scheduler.kubeconfig");
+        keys.kubeconfig(&config, "system:kube-scheduler", None)?;
+        let arguments = [option("kubeconfig", config.display()), option("leader-elect", several)];
+        Unit::new(&programs.join("kube-scheduler"), arguments, &directory).start(&place)?;
+    }
+    Ok(())
+}
+
+/// Starts a node's own way to the API servers, where there are several.
+pub fn start_forwarder(cluster: &Cluster, node: &str) -> Result<()> {
+    if cluster.control_planes().len() == 1 {
+        return Ok(());
+    }
+    forwarder(cluster, inner_address(cluster), &cluster.directory(node)).start(&cluster.node(node)?)
+}
+
+/// Where the parts of a cluster reach an API server, each in its own place.
+pub fn inner_address(cluster: &Cluster) -> SocketAddr {
+    match cluster.control_planes().len() {
+        1 => outer_address(cluster),
+        // On a node it is the forwarder, on a control plane its API server.
+        _ => (Ipv4Addr::LOCALHOST, PORT).into(),
+    }
+}
+
+/// Where the machine, and pods that cannot use services, reach an API server.
+pub fn outer_address(cluster: &Cluster) -> SocketAddr {
+    let addresses = cluster.addresses();
+    let address =
+        if cluster.control_planes().len() == 1 { addresses.control_plane(0) } else { addresses.router() };
+    (address, PORT).into()
 }
 
 fn wait_ready(cluster: &Cluster) -> Result<()> {
     let started = Instant::now();
-    let address = api_address(cluster);
+    let listens =
+        |address: &SocketAddr| TcpStream::connect_timeout(address, Duration::from_millis(200)).is_ok();
     while started.elapsed() < PATIENCE {
-        // kubectl costs a tenth of a second of a core; it is asked only when somebody listens.
-        if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
-            && cluster.is_api_ready()?
-        {
+        // kubectl costs a tenth of a second of a core; it is asked only when all listen.
+        if api_servers(cluster).iter().all(listens) && cluster.is_api_ready()? {
             return Ok(());
         }
         cluster.control_plane_alive()?;
@@ -107,11 +169,15 @@ fn wait_ready(cluster: &Cluster) -> Result<()> {
     })
 }
 
-fn etcd_arguments(directory: &Path) -> Vec<String> {
+fn etcd_arguments(cluster: &Cluster, directory: &Path) -> Vec<String> {
+    let clients = match cluster.control_planes().len() {
+        1 => ETCD.to_owned(),
+        _ => format!("{ETCD},{}", etcd_address(cluster)),
+    };
     vec![
         option("data-dir", directory.join("etcd").display()),
-        option("listen-client-urls", "http://127.0.0.1:2379"),
-        option("advertise-client-urls", "http://127.0.0.1:2379"),
+        option("listen-client-urls", &clients),
+        option("advertise-client-urls", &clients),
         option("listen-peer-urls", "http://127.0.0.1:2380"),
         option("initial-advertise-peer-urls", "http://127.0.0.1:2380"),
         option("initial-cluster", "default=http://127.0.0.1:2380"),
@@ -120,23 +186,32 @@ fn etcd_arguments(directory: &Path) -> Vec<String> {
     ]
 }
 
-fn api_arguments(cluster: &Cluster, keys: &Keys) -> Result<Vec<String>> {
-    let own = cluster.plans().flat_map(|plan| [plan.control_plane(), plan.family().api_service()]);
-    let names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(["kubernetes.default.svc.cluster.local".to_owned()])
-        .chain(own.chain([Ipv4Addr::LOCALHOST.into()]).map(|address: IpAddr| address.to_string()))
-        .collect();
-    let serving = keys.authority.server("apiserver", "kube-apiserver", &names)?;
+fn etcd_address(cluster: &Cluster) -> String {
+    format!("http://{}", SocketAddr::new(cluster.addresses().control_plane(0), 2379))
+}
+
+/// All names and addresses by which API servers are reached.
+fn serving_names(cluster: &Cluster) -> Vec<String> {
+    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
+    let mut all = names.map(str::to_owned).to_vec();
+    all.extend(["kubernetes.default.svc.cluster.local".to_owned(), Ipv4Addr::LOCALHOST.to_string()]);
+    for plan in cluster.plans() {
+        let own = (0..cluster.control_planes().len()).map(|index| plan.control_plane(index));
+        let addresses = own.chain([plan.router(), plan.family().api_service()]);
+        all.extend(addresses.map(|address| address.to_string()));
+    }
+    all
+}
+
+fn api_arguments(cluster: &Cluster, index: usize, keys: &Keys, serving: &Identity) -> Result<Vec<String>> {
     let kubelet =
         keys.authority.client("apiserver-kubelet-client", "kube-apiserver", Some("system:masters"))?;
     let proxy = keys.front_proxy.client("front-proxy-client", "front-proxy-client", None)?;
     let ca = keys.authority.certificate();
     Ok(vec![
-        option("advertise-address", cluster.addresses().control_plane()),
-        option("secure-port", 6443),
-        option("etcd-servers", "http://127.0.0.1:2379"),
+        option("advertise-address", cluster.addresses().control_plane(index)),
+        option("secure-port", PORT),
+        option("etcd-servers", if index == 0 { ETCD.to_owned() } else { etcd_address(cluster) }),
         option("service-cluster-ip-range", service_ranges(cluster)),
         option("allow-privileged", true),
         option("authorization-mode", "Node,RBAC"),
@@ -167,7 +242,7 @@ fn controller_arguments(cluster: &Cluster, keys: &Keys, kubeconfig: &Path) -> Ve
     let mut arguments = vec![
         option("kubeconfig", kubeconfig.display()),
         option("bind-address", Ipv4Addr::LOCALHOST),
-        option("leader-elect", false),
+        option("leader-elect", cluster.control_planes().len() > 1),
         option("use-service-account-credentials", true),
         option("controllers", "*,bootstrapsigner,tokencleaner"),
         option("allocate-node-cidrs", true),
@@ -187,9 +262,22 @@ fn controller_arguments(cluster: &Cluster, keys: &Keys, kubeconfig: &Path) -> Ve
     arguments
 }
 
-/// Where the API server is reached, also from the machine.
-fn api_address(cluster: &Cluster) -> SocketAddr {
-    SocketAddr::new(cluster.addresses().control_plane(), 6443)
+fn key_directory(cluster: &Cluster) -> PathBuf {
+    cluster.layout().control_plane(cluster.name()).join("pki")
+}
+
+fn api_servers(cluster: &Cluster) -> Vec<SocketAddr> {
+    let address = |index| SocketAddr::new(cluster.addresses().control_plane(index), PORT);
+    (0..cluster.control_planes().len()).map(address).collect()
+}
+
+fn forwarder(cluster: &Cluster, listen: SocketAddr, directory: &Path) -> Unit {
+    let servers = api_servers(cluster).into_iter().map(|server| server.to_string());
+    let arguments =
+        ["internal".to_owned(), "forward-api".to_owned(), listen.to_string()].into_iter().chain(servers);
+    let mut unit = Unit::new(&cluster.layout().programs().join("playground"), arguments, directory);
+    unit.name = "api-forwarder".into();
+    unit
 }
 
 fn service_ranges(cluster: &Cluster) -> String {

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::cluster::Cluster;
+use crate::control_plane;
 use crate::images::DNS;
 use crate::spec::Cni;
 
@@ -19,7 +20,7 @@ pub fn apply(cluster: &Cluster, cni: Cni) -> Result<()> {
     let manifest = MANIFEST
         .replace("        env: @API_ADDRESS@", api_address)
         .replace("@IMAGE@", DNS)
-        .replace("@API@", &cluster.addresses().control_plane().to_string())
+        .replace("@API@", &control_plane::outer_address(cluster).ip().to_string())
         .replace("@FIRST@", &first.to_string())
         .replace("@ALL@", &serde_json::json!(services).to_string());
     cluster.kubectl(&["apply", "--server-side", "--filename", "-"], manifest.as_bytes()).map(drop)

@@ -30,7 +30,8 @@ pub fn check(mode: KubeProxy) -> Result<()> {
 }
 
 /// Starts it on a node, whose API object need not be there yet.
-pub fn start(cluster: &Cluster, node: &str, mode: KubeProxy, keys: &Keys) -> Result<()> {
+pub fn start(cluster: &Cluster, node: &str, keys: &Keys) -> Result<()> {
+    let mode = cluster.spec().kube_proxy;
     if mode == KubeProxy::None {
         return Ok(());
     }

@@ -10,6 +10,7 @@
 //! one died. No namespace is bound to a file, so there is no mount to leave behind.
 
 pub mod address;
+pub mod api_forwarder;
 pub mod binaries;
 pub mod bpf;
 pub mod certificates;
@@ -17,6 +18,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod cni;
 pub mod control_plane;
+pub mod device;
 pub mod dns;
 pub mod error;
 pub mod forwarder;
@@ -26,12 +28,15 @@ pub mod inotify;
 pub mod kube_proxy;
 mod kubeconfig;
 pub mod layout;
+pub mod lifecycle;
 pub mod link;
 pub mod lock;
 pub mod namespace;
 pub mod node;
+pub mod outside;
 pub mod place;
 pub mod playground;
+pub mod product;
 pub mod progress;
 pub mod runc;
 pub mod spec;
@@ -41,8 +46,10 @@ pub mod underlay;
 pub mod unit;
 
 pub use cluster::Cluster;
+pub use device::Device;
 pub use error::{Error, Result};
 pub use link::LinkState;
+pub use outside::Outside;
 pub use playground::Playground;
 pub use spec::{Cni, IpFamily, KubeProxy, Spec};
 pub use teardown::{Snapshot, down, leftovers};

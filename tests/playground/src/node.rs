@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::cgroup::Hierarchy;
 use crate::cluster::Cluster;
-use crate::control_plane::{Keys, option};
+use crate::control_plane::{self, Keys, option};
 use crate::images::PAUSE;
+use crate::kube_proxy;
 use crate::layout::{create_dir, write};
 use crate::place::Place;
 use crate::runc::WRAPPER_NAME;
@@ -39,8 +40,8 @@ pub fn start_runtime(cluster: &Cluster, node: &str) -> Result<()> {
     }
     let config = directory.join("containerd.toml");
     write(&config, containerd_config(&programs)?)?;
-    Unit::new(&programs.join("containerd"), [option("config", config.display())], &directory)
-        .start(&place)?;
+    let unit = Unit::new(&programs.join("containerd"), [option("config", config.display())], &directory);
+    unit.start(&place)?;
     wait_runtime(cluster, node, &place)?;
     let mut archives: Vec<_> = fs::read_dir(cluster.layout().images())
         .map_err(Error::io("list", cluster.layout().images()))?
@@ -51,10 +52,24 @@ pub fn start_runtime(cluster: &Cluster, node: &str) -> Result<()> {
     archives.iter().try_for_each(|archive| import(&place, archive))
 }
 
-/// Starts kubelet; the API server must be ready.
-pub fn start_kubelet(cluster: &Cluster, index: usize, node: &str, keys: &Keys) -> Result<()> {
+/// Starts containerd as it was started first, with the images that the node's disk has.
+pub fn restart_runtime(cluster: &Cluster, node: &str) -> Result<()> {
+    let place = cluster.node(node)?;
+    Unit::load(&cluster.directory(node), "containerd")?.start(&place)?;
+    wait_runtime(cluster, node, &place)
+}
+
+/// Starts what makes it a node of its cluster; the API server must be ready.
+pub fn start(cluster: &Cluster, node: &str, keys: &Keys) -> Result<()> {
+    control_plane::start_forwarder(cluster, node)?;
+    start_kubelet(cluster, node, keys)?;
+    kube_proxy::start(cluster, node, keys)
+}
+
+fn start_kubelet(cluster: &Cluster, node: &str, keys: &Keys) -> Result<()> {
     let directory = cluster.layout().node(cluster.name(), node);
     let place = cluster.node(node)?;
+    let index = cluster.node_index(node)?;
     let addresses: Vec<String> = cluster.plans().map(|plan| plan.node(index).to_string()).collect();
     let kubeconfig = directory.join("kubelet.kubeconfig");
     keys.kubeconfig(&kubeconfig, &format!("system:node:{node}"), Some("system:nodes"))?;
@@ -91,13 +106,15 @@ pub fn start_kubelet(cluster: &Cluster, index: usize, node: &str, keys: &Keys) -
     });
     let file = directory.join("kubelet.json");
     write(&file, config.to_string())?;
-    let arguments = [
+    let mut arguments = vec![
         option("config", file.display()),
         option("kubeconfig", kubeconfig.display()),
         option("hostname-override", node),
         option("node-ip", addresses.join(",")),
         option("v", 2),
     ];
+    let zone = cluster.spec().zone(index);
+    arguments.extend(zone.map(|zone| option("node-labels", format!("topology.kubernetes.io/zone={zone}"))));
     Unit::new(&cluster.layout().programs().join("kubelet"), arguments, &directory).start(&place)
 }
 

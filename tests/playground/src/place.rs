@@ -45,19 +45,24 @@ impl Place {
         Self::named("underlay".into(), layout)
     }
 
-    /// The control plane of a cluster.
-    pub fn control_plane(layout: &Layout, cluster: &str) -> Result<Self> {
-        Self::named(format!("{cluster}.control-plane"), layout)
+    /// A node or a control plane of a cluster.
+    pub fn of_cluster(layout: &Layout, cluster: &str, name: &str) -> Result<Self> {
+        Self::named(format!("{cluster}.{name}"), layout)
     }
 
-    /// A node of a cluster.
-    pub fn node(layout: &Layout, cluster: &str, node: &str) -> Result<Self> {
-        Self::named(format!("{cluster}.{node}"), layout)
+    /// A host outside of the clusters.
+    pub fn outside(layout: &Layout, name: &str) -> Result<Self> {
+        Self::named(name.to_owned(), layout)
     }
 
     fn named(name: String, layout: &Layout) -> Result<Self> {
         let cgroup = Hierarchy::find()?.root().child(&name);
         Ok(Self { name, cgroup, programs: layout.programs() })
+    }
+
+    /// Its name, unique on the machine.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its cgroup.

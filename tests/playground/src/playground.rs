@@ -1,28 +1,27 @@
 //! Bringing a playground up, and finding the one that runs.
 
-use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{ClusterAddresses, Family};
+use crate::address::Family;
 use crate::binaries::{Binaries, Extras};
 use crate::cgroup::Hierarchy;
-use crate::cluster::{CONTROL_PLANE, Cluster};
+use crate::cluster::Cluster;
 use crate::control_plane::{self, Keys};
-use crate::layout::{Layout, checkout, create_dir, read, write};
+use crate::layout::{Layout, create_dir, read, write};
 use crate::link::{self, LinkState};
 use crate::lock::Lock;
+use crate::outside::Outside;
 use crate::place::{Isolation, Place, install_self};
 use crate::progress::Progress;
 use crate::runc::WRAPPER_NAME;
 use crate::spec::{Cni, KubeProxy, Spec};
 use crate::underlay::{self, Host};
-use crate::{Error, Result, cni, dns, images, inotify, kube_proxy, node, teardown};
+use crate::{Error, Result, cni, dns, images, inotify, kube_proxy, node, product, teardown};
 
 /// How long another playground command may hold the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
@@ -45,6 +44,7 @@ impl Playground {
     /// Brings a playground up, or finds the one of this shape that runs.
     pub fn up(spec: Spec, layout: &Layout, progress: Progress) -> Result<Self> {
         require_root()?;
+        spec.check()?;
         require_families(&spec)?;
         layout.check()?;
         let _lock = Lock::take(LOCK_PATIENCE, progress)?;
@@ -96,6 +96,23 @@ impl Playground {
         })
     }
 
+    /// The hosts outside of the clusters.
+    pub fn outside_hosts(&self) -> Vec<Outside> {
+        Outside::all(&self.spec, &self.layout)
+    }
+
+    /// The host outside of the clusters of this name.
+    pub fn outside(&self, name: &str) -> Result<Outside> {
+        let hosts = self.outside_hosts();
+        let names: Vec<String> = hosts.iter().map(Outside::name).collect();
+        hosts.into_iter().find(|host| host.name() == name).ok_or_else(|| {
+            Error::Invalid(format!(
+                "host is {name:?}; outside of the clusters there are {}",
+                names.join(", ")
+            ))
+        })
+    }
+
     /// Puts the link between two clusters into this state, in both directions.
     pub fn set_link(&self, a: &str, b: &str, state: LinkState) -> Result<()> {
         if a == b {
@@ -119,6 +136,11 @@ impl Playground {
         let mut found = Vec::new();
         if Place::underlay(&self.layout)?.holder().is_none() {
             found.push("the underlay router is not running".into());
+        }
+        for host in self.outside_hosts() {
+            if host.place()?.holder().is_none() {
+                found.push(format!("{} is not running", host.name()));
+            }
         }
         for cluster in self.clusters() {
             for (place, component, runs) in cluster.components()? {
@@ -155,6 +177,14 @@ impl Playground {
             )));
         }
         let running = Self { spec: state.spec, layout: layout.clone() };
+        let expected: Vec<String> = (0..spec.nodes).map(Cluster::node_name).collect();
+        if let Some(cluster) = running.clusters().iter().find(|cluster| cluster.nodes() != expected) {
+            return Err(Error::Occupied(format!(
+                "the nodes of {} are {}, as nodes were added or removed; `playground down` first",
+                cluster.name(),
+                cluster.nodes().join(", ")
+            )));
+        }
         let failures = running.failures()?;
         if failures.is_empty() {
             progress.say("already up");
@@ -193,26 +223,25 @@ impl Playground {
     fn start_places(&self, progress: Progress) -> Result<()> {
         let router = Place::underlay(&self.layout)?;
         router.start(&Isolation::Network)?;
+        underlay::start(&router, &self.spec)?;
         let mut hosts = Vec::new();
         for cluster in self.clusters() {
-            let mut host =
-                |place: Place, isolation: &Isolation, address: &dyn Fn(ClusterAddresses) -> IpAddr| {
-                    let holder = place.start(isolation)?;
-                    let addresses = cluster.plans().map(|plan| (plan, address(plan))).collect();
-                    hosts.push(Host { cluster: cluster.index(), holder, addresses, place });
-                    Ok::<(), Error>(())
-                };
-            create_dir(&self.layout.control_plane(cluster.name()))?;
-            host(cluster.place(CONTROL_PLANE)?, &Isolation::Network, &ClusterAddresses::control_plane)?;
-            for (index, node) in cluster.nodes().iter().enumerate() {
-                let directory = self.layout.node(cluster.name(), node);
-                create_dir(&directory)?;
-                let nameserver = cluster.addresses().router();
-                let isolation = Isolation::Node { hostname: node.clone(), directory, nameserver };
-                host(cluster.node(node)?, &isolation, &|plan| plan.node(index))?;
+            for (index, name) in cluster.control_planes().iter().enumerate() {
+                create_dir(&cluster.directory(name))?;
+                let place = cluster.place(name)?;
+                place.start(&Isolation::Network)?;
+                hosts.push(Host::control_plane(&cluster, index, place));
+            }
+            for index in 0..self.spec.nodes {
+                hosts.push(cluster.start_place(index)?);
             }
         }
-        underlay::connect(&router, &self.spec, &hosts)?;
+        for outside in self.outside_hosts() {
+            let place = outside.place()?;
+            place.start(&Isolation::Network)?;
+            hosts.push(Host::outside(&outside, self.spec.ip_family, place));
+        }
+        underlay::connect(&router, &hosts)?;
         progress.say(&format!("{} network namespaces connected", hosts.len() + 1));
         Ok(())
     }
@@ -230,13 +259,10 @@ impl Playground {
             std::iter::once(plane).chain(runtimes.into_iter().map(join)).collect()
         });
         results.into_iter().collect::<Result<()>>()?;
-        for (index, node) in nodes.iter().enumerate() {
-            node::start_kubelet(cluster, index, node, &keys)?;
-            kube_proxy::start(cluster, node, self.spec.kube_proxy, &keys)?;
-        }
+        nodes.iter().try_for_each(|node| node::start(cluster, node, &keys))?;
         dns::apply(cluster, self.spec.cni)?;
         let prefixes = cni::pod_prefixes(cluster)?;
-        cni::route_control_plane(cluster, &prefixes)?;
+        cni::route_control_planes(cluster, &prefixes)?;
         progress.say(&format!("{name}: {} nodes registered", nodes.len()));
         match self.spec.cni {
             Cni::None => Ok(()),
@@ -246,7 +272,10 @@ impl Playground {
                 progress.say(&format!("{name}: nodes ready"));
                 Ok(())
             }
-            Cni::Tombolo => install_product(cluster, progress),
+            Cni::Tombolo => {
+                product::install(cluster, progress)?;
+                wait_nodes(cluster)
+            }
         }
     }
 
@@ -271,52 +300,6 @@ fn load_state(layout: &Layout) -> Result<Option<State>> {
 fn wait_nodes(cluster: &Cluster) -> Result<()> {
     let arguments = ["wait", "node", "--all", "--for=condition=Ready", "--timeout=120s"];
     cluster.kubectl(&arguments, b"").map(drop)
-}
-
-/// Loads the product's images and installs it as users do.
-fn install_product(cluster: &Cluster, progress: Progress) -> Result<()> {
-    let images = checkout().join("target/images");
-    let archives: Vec<_> = std::fs::read_dir(&images)
-        .map_err(Error::io("list (`make image` fills it)", &images))?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "tar"))
-        .collect();
-    let target = checkout().join("target");
-    let program = std::fs::read_dir(&target)
-        .map_err(Error::io("list", &target))?
-        .flatten()
-        .map(|entry| entry.path().join("release/tombolo"))
-        .chain([target.join("release/tombolo"), target.join("debug/tombolo")])
-        .find(|path| path.is_file())
-        .ok_or_else(|| Error::Missing("the command line is not built; `make image` builds it".into()))?;
-    for archive in &archives {
-        progress.say(&format!("{}: loading {}", cluster.name(), archive.display()));
-        cluster.load_image(archive)?;
-    }
-    progress.say(&format!("{}: installing tombolo", cluster.name()));
-    install(&program, cluster)?;
-    wait_nodes(cluster)
-}
-
-fn install(program: &Path, cluster: &Cluster) -> Result<()> {
-    let programs = cluster.layout().programs();
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new(program);
-    command
-        .args(["install", "--cluster-name", cluster.name()])
-        .args(["--cluster-id", &(cluster.index() + 1).to_string()])
-        .arg("--kubeconfig")
-        .arg(cluster.kubeconfig())
-        .env("PATH", path);
-    let output = command.output().map_err(Error::io("run", program))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Error::Command {
-        command: format!("{} install", program.display()),
-        reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
 }
 
 fn join(handle: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {

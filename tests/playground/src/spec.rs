@@ -11,8 +11,12 @@ use crate::{Error, Result};
 pub const MAX_CLUSTERS: usize = 32;
 /// Most nodes one cluster can have.
 pub const MAX_NODES: usize = 64;
+/// Most control planes one cluster can have.
+pub const MAX_CONTROL_PLANES: usize = 5;
 /// Longest cluster name, in bytes.
 const MAX_NAME: usize = 32;
+/// Directories of the playground that are no cluster's.
+const RESERVED: [&str; 4] = ["bin", "images", "tmp", "underlay"];
 
 /// Which CNI plugin the nodes get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -94,11 +98,17 @@ pub struct Spec {
     pub ip_family: IpFamily,
     /// What kube-proxy does.
     pub kube_proxy: KubeProxy,
+    /// Over how many zones the nodes of a cluster are spread in turn, at most as many as nodes; with 0 they are in
+    /// none.
+    pub zones: usize,
+    /// API servers of each cluster, on one etcd, 1 to [`MAX_CONTROL_PLANES`].
+    pub control_planes: usize,
 }
 
 impl Spec {
-    /// Makes a checked spec of dual-stack clusters without kube-proxy. `names` may be empty (then clusters are
-    /// named east, west, north, south, cluster-5, …) or must be as many as `clusters`.
+    /// Makes a checked spec of dual-stack clusters with one control plane each, without kube-proxy and zones.
+    /// `names` may be empty (then clusters are named east, west, north, south, cluster-5, …) or must be as many as
+    /// `clusters`.
     pub fn new(clusters: usize, nodes: usize, cni: Cni, names: &[String]) -> Result<Self> {
         if !(1..=MAX_CLUSTERS).contains(&clusters) {
             return invalid(format!("clusters is {clusters}; give a number from 1 to {MAX_CLUSTERS}"));
@@ -114,7 +124,37 @@ impl Spec {
                 return invalid(format!("names has {name:?} twice; give every cluster a name of its own"));
             }
         }
-        Ok(Self { clusters, nodes, cni, ip_family: IpFamily::default(), kube_proxy: KubeProxy::default() })
+        Ok(Self {
+            clusters,
+            nodes,
+            cni,
+            ip_family: IpFamily::default(),
+            kube_proxy: KubeProxy::default(),
+            zones: 0,
+            control_planes: 1,
+        })
+    }
+
+    /// Refuses what [`Self::new`] could not see.
+    pub fn check(&self) -> Result<()> {
+        if self.zones > self.nodes {
+            return invalid(format!(
+                "zones is {}; give at most as many as nodes, which is {}",
+                self.zones, self.nodes
+            ));
+        }
+        if !(1..=MAX_CONTROL_PLANES).contains(&self.control_planes) {
+            return invalid(format!(
+                "control-planes is {}; give a number from 1 to {MAX_CONTROL_PLANES}",
+                self.control_planes
+            ));
+        }
+        Ok(())
+    }
+
+    /// The zone of the node at `index`, counted from 0.
+    pub fn zone(&self, index: usize) -> Option<String> {
+        index.checked_rem(self.zones).map(|zone| format!("zone-{}", zone + 1))
     }
 }
 
@@ -122,10 +162,16 @@ impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let clusters = self.clusters.join(", ");
         write!(f, "{clusters} with {} nodes each, CNI {:?}, {:?}", self.nodes, self.cni, self.ip_family)?;
-        match self.kube_proxy {
-            KubeProxy::None => Ok(()),
-            mode => write!(f, ", kube-proxy by {mode}"),
+        if self.kube_proxy != KubeProxy::None {
+            write!(f, ", kube-proxy by {}", self.kube_proxy)?;
         }
+        if self.zones > 0 {
+            write!(f, ", {} zones", self.zones)?;
+        }
+        if self.control_planes > 1 {
+            write!(f, ", {} control planes", self.control_planes)?;
+        }
+        Ok(())
     }
 }
 
@@ -145,6 +191,9 @@ fn check_name(name: &str) -> Result<()> {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-');
+    if RESERVED.contains(&name) {
+        return invalid(format!("names has {name:?}, which the playground uses itself; give another name"));
+    }
     if label {
         return Ok(());
     }
@@ -181,14 +230,31 @@ mod tests {
         }
         assert!(Spec::new(0, 1, Cni::None, &[]).unwrap_err().to_string().contains("1 to 32"));
         assert!(Spec::new(1, 65, Cni::None, &[]).unwrap_err().to_string().contains("1 to 64"));
+        assert!(names("underlay").contains("uses itself"));
+        let spec = Spec::new(1, 2, Cni::None, &[]).unwrap();
+        let zones = Spec { zones: 3, ..spec.clone() }.check().unwrap_err().to_string();
+        assert!(zones.contains("which is 2"), "{zones}");
+        for control_planes in [0, 6] {
+            let error = Spec { control_planes, ..spec.clone() }.check().unwrap_err().to_string();
+            assert!(error.contains("1 to 5"), "{error}");
+        }
+        spec.check().unwrap();
         let twice = Spec::new(2, 1, Cni::None, &["a".into(), "a".into()]).unwrap_err();
         assert!(twice.to_string().contains("twice"));
     }
 
     #[test]
+    fn zones_take_turns() {
+        let spec = Spec { zones: 2, ..Spec::new(1, 3, Cni::None, &[]).unwrap() };
+        let zones: Vec<_> = (0..3).filter_map(|index| spec.zone(index)).collect();
+        assert_eq!(zones, ["zone-1", "zone-2", "zone-1"]);
+        assert_eq!(Spec { zones: 0, ..spec }.zone(0), None);
+    }
+
+    #[test]
     fn spec_survives_its_state_file() {
         let spec = Spec::new(2, 3, Cni::Tombolo, &[]).unwrap();
-        let spec = Spec { kube_proxy: KubeProxy::Nftables, ..spec };
+        let spec = Spec { kube_proxy: KubeProxy::Nftables, zones: 2, control_planes: 3, ..spec };
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
     }

@@ -55,7 +55,6 @@ pub fn end(layout: &Layout, progress: Progress) -> Result<()> {
     let root = Hierarchy::find()?.root();
     if root.exists() {
         progress.say("ending all processes");
-        hurry_orphans(&root);
         end_cgroup(&root)?;
     }
     remove_link()?;
@@ -193,8 +192,10 @@ fn hurry_orphans(root: &Cgroup) {
     }
 }
 
-/// A process that was started just before may still join the cgroup, so kill and remove until it is gone.
-fn end_cgroup(root: &Cgroup) -> Result<()> {
+/// Ends all processes of a cgroup, and removes it. A process that was started just before may still join it, so
+/// kill and remove until it is gone.
+pub(crate) fn end_cgroup(root: &Cgroup) -> Result<()> {
+    hurry_orphans(root);
     let started = Instant::now();
     loop {
         root.kill(PATIENCE)?;

@@ -124,6 +124,12 @@ impl Unit {
         Ok(())
     }
 
+    /// Forgets that it was started here; it must not run.
+    pub fn forget(&self) -> Result<()> {
+        let path = description(&self.directory, &self.name);
+        fs::remove_file(&path).map_err(Error::io("remove", &path))
+    }
+
     /// Kills it when it runs, and starts it as it was started first.
     pub fn restart(&self, place: &Place) -> Result<()> {
         if !self.processes(place).is_empty() {

@@ -63,7 +63,7 @@ async fn the_outside_sees_the_address_of_the_node() {
         let name = format!("client-{i}");
         scope.pod(&name, Some(node), &["pause"]).await.unwrap();
         for plan in machines.plans() {
-            let get = ["get", &url(plan.control_plane(), 18080), "-n", "3"];
+            let get = ["get", &url(plan.control_plane(0), 18080), "-n", "3"];
             let out =
                 eventually(LIMIT, || async { scope.exec(&name, &get).await.and_then(Output::ok) }).await;
             let (out, own) = (out.unwrap(), plan.node(i));
@@ -83,7 +83,7 @@ async fn thousands_of_sockets_of_a_pod_reach_one_resolver() {
     let machines = machines("east").unwrap();
     let program = testpod(&machines, "sockets-client").unwrap();
     let _server = Background::start(&machines, OUTSIDE, &[&program, "udp-echo", "--port", "18053"]).unwrap();
-    let target = SocketAddr::new(machines.addresses().control_plane(), 18053).to_string();
+    let target = SocketAddr::new(machines.addresses().control_plane(0), 18053).to_string();
     let probe = ["udp-exchange", &target, "-n", "20"];
     eventually(LIMIT, || async { scope.exec("sockets-client", &probe).await.and_then(Output::ok) })
         .await
