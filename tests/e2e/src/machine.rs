@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use tombolo_playground::{
-    Cluster, Playground,
+    Cluster, Outside, Playground,
     layout::{Layout, checkout},
 };
 
@@ -79,16 +79,21 @@ pub fn product(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// A program that runs in a node until this is dropped.
+/// The host of this name that is outside of all clusters, and which only nodes reach.
+pub fn outside(name: &str) -> anyhow::Result<Outside> {
+    Ok(Playground::attach(&Layout::from_environment())?.outside(name)?)
+}
+
+/// A program that runs in a host outside of the clusters until this is dropped.
 pub struct Background(Child);
 
 impl Background {
     /// Starts it.
-    pub fn start(cluster: &Cluster, node: &str, argv: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(host: &Outside, argv: &[&str]) -> anyhow::Result<Self> {
         let argv: Vec<String> = argv.iter().map(|&word| word.to_owned()).collect();
-        let mut command = cluster.command(node, &argv)?;
+        let mut command = host.command(&argv)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self(command.spawn().with_context(|| format!("cannot start {argv:?} in {node}"))?))
+        Ok(Self(command.spawn().with_context(|| format!("cannot start {argv:?} in {}", host.name()))?))
     }
 }
 

@@ -15,7 +15,6 @@ use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
 use kube::api::PostParams;
 use serde_json::json;
 use tombolo_api::MeshNetworkPolicy;
-use tombolo_playground::address::ClusterAddresses;
 
 use crate::{
     GLOBAL, Scope,
@@ -36,14 +35,14 @@ pub struct Traffic<'a> {
     pub remote: Vec<IpAddr>,
 }
 
-const PORTS: [(&str, &str, u16); 3] = [("tcp", "TCP", 7), ("udp", "UDP", 7), ("http", "TCP", 8080)];
+/// Where servers answer by TCP and UDP with what they are sent, and where by HTTP.
+const ECHO: u16 = 7;
+const HTTP: u16 = 8080;
+const PORTS: [(&str, &str, u16); 3] = [("tcp", "TCP", ECHO), ("udp", "UDP", ECHO), ("http", "TCP", HTTP)];
 /// Where clients may be.
 const CLUSTERS: [&str; 2] = ["east", "west"];
-/// The host of the playground that has neither pods nor tombolo.
-const OUTSIDE: &str = "control-plane";
-/// Ports there, which the API server and etcd do not use.
-const OUTSIDE_ECHO: u16 = 18_007;
-const OUTSIDE_HTTP: u16 = 18_008;
+/// A host that has neither pods nor tombolo.
+const OUTSIDE: &str = "outside-1";
 /// Clients run for so long before anything may break.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// A flow of fewer exchanges proves nothing.
@@ -73,7 +72,7 @@ impl<'a> Traffic<'a> {
             Client::new(here, "service", Class::Local, far, first(&service)?),
             Client::new(here, "out", Class::Between, far, last(&remote)?),
             Client::new(away, "in", Class::Between, there, first(&incoming)?),
-            Client::new(here, "outside", Class::Outside, far, last(&outside)?).at(OUTSIDE_ECHO, OUTSIDE_HTTP),
+            Client::new(here, "outside", Class::Outside, far, last(&outside)?),
         ];
         let denied: Vec<_> = clients.iter().map(Client::denied).collect();
         clients.extend(denied);
@@ -153,17 +152,20 @@ async fn serve(scope: &Scope, name: &str, node: &str) -> anyhow::Result<Pod> {
     scope.pod_with(name, &[], json!({"nodeName": node, "containers": servers})).await
 }
 
-/// Servers that are no pods; their addresses.
+/// Servers that are no pods; an address of theirs of each family.
 fn serve_outside(scope: &Scope) -> anyhow::Result<(Vec<IpAddr>, Vec<Background>)> {
     let machines = machines(&scope.cluster.name)?;
-    let program = machine::testpod(&machines, "server")?;
-    let (echo, http) = (OUTSIDE_ECHO.to_string(), OUTSIDE_HTTP.to_string());
+    let (program, host) = (machine::testpod(&machines, "server")?, machine::outside(OUTSIDE)?);
+    let (echo, http) = (ECHO.to_string(), HTTP.to_string());
     let servers = [("tcp-echo", &echo), ("udp-echo", &echo), ("http", &http)];
     let running: Result<Vec<_>, _> = servers
         .into_iter()
-        .map(|(command, port)| Background::start(&machines, OUTSIDE, &[&program, command, "--port", port]))
+        .map(|(command, port)| Background::start(&host, &[&program, command, "--port", port]))
         .collect();
-    Ok((machines.plans().map(ClusterAddresses::control_plane).collect(), running?))
+    Ok((
+        machines.plans().filter_map(|plan| host.addresses(plan.family()).first().copied()).collect(),
+        running?,
+    ))
 }
 
 /// Lets only these clients into the servers, from any cluster, and the one that is denied the outside not out.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
 
-use super::{Class, Flow};
+use super::{Class, ECHO, Flow, HTTP};
 use crate::{IMAGE, Scope, eventually, url};
 
 /// More requests than a client makes before it is ended.
@@ -30,18 +30,11 @@ pub(super) struct Client<'a> {
     scope: &'a Scope,
     node: String,
     target: IpAddr,
-    echo: u16,
-    http: u16,
 }
 
 impl<'a> Client<'a> {
     pub(super) fn new(scope: &'a Scope, name: &str, class: Class, node: &str, target: IpAddr) -> Self {
-        Self { name: name.to_owned(), class, scope, node: node.to_owned(), target, echo: 7, http: 8080 }
-    }
-
-    /// The same at other ports of the server.
-    pub(super) fn at(self, echo: u16, http: u16) -> Self {
-        Self { echo, http, ..self }
+        Self { name: name.to_owned(), class, scope, node: node.to_owned(), target }
     }
 
     /// One beside it that a policy keeps away from the same server.
@@ -52,15 +45,13 @@ impl<'a> Client<'a> {
             scope: self.scope,
             node: self.node.clone(),
             target: self.target,
-            echo: self.echo,
-            http: self.http,
         }
     }
 
     /// Starts it when the server can be reached, or cannot.
     pub(super) async fn start(&self) -> anyhow::Result<()> {
-        let url = url(self.target, self.http);
-        let echo = SocketAddr::new(self.target, self.echo).to_string();
+        let url = url(self.target, HTTP);
+        let echo = SocketAddr::new(self.target, ECHO).to_string();
         let denied = self.class == Class::Denied;
         // A pod of the same label first: a service takes a moment to lead anywhere, and a policy to be in force.
         let probe = format!("probe-{}", self.name);

@@ -11,13 +11,12 @@ use kube::{
 use serde_json::json;
 use tombolo_e2e::{
     Cluster, IMAGE, Output, eventually,
-    machine::{self, Background, machines, processes, testpod},
+    machine::{self, Background, machines, outside, processes, testpod},
     url,
 };
+use tombolo_playground::address::Family;
 
 const LIMIT: Duration = Duration::from_secs(30);
-/// The control plane has the underlay's segment, but neither pods nor tombolo.
-const OUTSIDE: &str = "control-plane";
 
 #[tokio::test]
 #[ignore = "needs 2 clusters; 30 s"]
@@ -57,13 +56,14 @@ async fn the_outside_sees_the_address_of_the_node() {
     scope.pod("outside-anchor", None, &["pause"]).await.unwrap();
     let machines = machines("east").unwrap();
     let program = testpod(&machines, "outside-anchor").unwrap();
-    let server = [program.as_str(), "http", "--port", "18080", "--name", "outside"];
-    let _server = Background::start(&machines, OUTSIDE, &server).unwrap();
+    let host = outside("outside-1").unwrap();
+    let _server =
+        Background::start(&host, &[&program, "http", "--port", "18080", "--name", "outside"]).unwrap();
     for (i, node) in cluster.nodes().await.unwrap().iter().enumerate() {
         let name = format!("client-{i}");
         scope.pod(&name, Some(node), &["pause"]).await.unwrap();
         for plan in machines.plans() {
-            let get = ["get", &url(plan.control_plane(0), 18080), "-n", "3"];
+            let get = ["get", &url(host.addresses(plan.family())[0], 18080), "-n", "3"];
             let out =
                 eventually(LIMIT, || async { scope.exec(&name, &get).await.and_then(Output::ok) }).await;
             let (out, own) = (out.unwrap(), plan.node(i));
@@ -82,8 +82,9 @@ async fn thousands_of_sockets_of_a_pod_reach_one_resolver() {
     scope.pod("sockets-client", Some(&node), &["pause"]).await.unwrap();
     let machines = machines("east").unwrap();
     let program = testpod(&machines, "sockets-client").unwrap();
-    let _server = Background::start(&machines, OUTSIDE, &[&program, "udp-echo", "--port", "18053"]).unwrap();
-    let target = SocketAddr::new(machines.addresses().control_plane(0), 18053).to_string();
+    let host = outside("outside-2").unwrap();
+    let _server = Background::start(&host, &[&program, "udp-echo", "--port", "18053"]).unwrap();
+    let target = SocketAddr::new(host.addresses(Family::V4)[0], 18053).to_string();
     let probe = ["udp-exchange", &target, "-n", "20"];
     eventually(LIMIT, || async { scope.exec("sockets-client", &probe).await.and_then(Output::ok) })
         .await
