@@ -3,6 +3,7 @@
 //! Tests that need root or a playground say so in their `#[ignore = "needs …"]` ([`registration`]). `runner check`
 //! finds tests and files that nothing would run.
 
+mod attributes;
 mod check;
 mod judge;
 mod plan;

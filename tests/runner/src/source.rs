@@ -5,7 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use syn::{Attribute, Expr, ExprLit, Item, ItemFn, ItemMod, Lit, Meta};
+use syn::spanned::Spanned;
+use syn::{Attribute, Expr, ExprLit, Item, ItemFn, ItemMacro, ItemMod, Lit, Meta};
+
+use crate::attributes::{always_hold, within};
 
 /// A function that is a test, or is marked as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,19 @@ pub struct Function {
     pub is_test: bool,
     /// The reason of its `#[ignore]`; empty when it gives none.
     pub ignored: Option<String>,
+    /// A `cfg` on it, or on a module around it, leaves it out of some builds.
+    pub is_conditional: bool,
+}
+
+/// A macro that has tests among its words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Macro {
+    /// The file that it stands in.
+    pub file: PathBuf,
+    /// Its line, from 1.
+    pub line: usize,
+    /// It gives `#[ignore]`, too.
+    pub ignores: bool,
 }
 
 /// What the sources of a target hold.
@@ -27,6 +43,8 @@ pub struct Function {
 pub struct Source {
     /// Functions with `#[test]` or `#[ignore]`, in the order in which they stand. Those that macros make are not seen.
     pub functions: Vec<Function>,
+    /// Macros that make tests.
+    pub macros: Vec<Macro>,
     /// All files, the root included.
     pub files: BTreeSet<PathBuf>,
 }
@@ -47,14 +65,29 @@ impl Source {
         }
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let parsed = syn::parse_file(&text).with_context(|| format!("cannot parse {}", file.display()))?;
-        self.items(&parsed.items, file, directory, path)
+        let first = self.functions.len();
+        self.items(&parsed.items, file, directory, path)?;
+        self.doubt(first, &parsed.attrs);
+        Ok(())
+    }
+
+    /// Takes note that these attributes stand around the functions from `first` on.
+    fn doubt(&mut self, first: usize, attributes: &[Attribute]) {
+        if !always_hold(attributes) {
+            self.functions.iter_mut().skip(first).for_each(|function| function.is_conditional = true);
+        }
     }
 
     fn items(&mut self, items: &[Item], file: &Path, directory: &Path, path: &[String]) -> Result<()> {
         for item in items {
             match item {
                 Item::Fn(function) => self.functions.extend(marked(function, file, path)),
-                Item::Mod(module) => self.module(module, file, directory, path)?,
+                Item::Mod(module) => {
+                    let first = self.functions.len();
+                    self.module(module, file, directory, path)?;
+                    self.doubt(first, &module.attrs);
+                }
+                Item::Macro(made) => self.macros.extend(making(made, file)),
                 _ => {}
             }
         }
@@ -94,7 +127,15 @@ fn marked(function: &ItemFn, file: &Path, path: &[String]) -> Option<Function> {
     }
     let name = path.iter().cloned().chain([function.sig.ident.to_string()]).collect::<Vec<_>>().join("::");
     let line = function.sig.ident.span().start().line;
-    Some(Function { name, file: file.to_owned(), line, is_test, ignored })
+    let is_conditional = !always_hold(&function.attrs);
+    Some(Function { name, file: file.to_owned(), line, is_test, ignored, is_conditional })
+}
+
+fn making(item: &ItemMacro, file: &Path) -> Option<Macro> {
+    let attributes = within(item.mac.tokens.clone());
+    let has = |name: &str| attributes.iter().any(|attribute| attribute == name);
+    let line = item.mac.path.span().start().line;
+    has("test").then(|| Macro { file: file.to_owned(), line, ignores: has("ignore") })
 }
 
 /// The text of an attribute `#[name = "text"]`.
@@ -147,5 +188,19 @@ mod tests {
             ]
         );
         assert_eq!(source.files.len(), 6);
+    }
+
+    #[test]
+    fn conditions_and_macros_are_noted() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("main.rs");
+        let text = "#[cfg(test)] mod a { #[test] fn plain() {} }\n#[cfg(any())] mod b { #[test] fn never() {} }\n\
+            #[cfg_attr(test, ignore)] #[test] fn odd() {}\nproptest! { #[test] #[ignore] fn made() {} }\n\
+            macro_rules! other { () => {} }";
+        fs::write(&root, text).unwrap();
+        let source = Source::read(&root).unwrap();
+        let found: Vec<_> = source.functions.iter().map(|f| (f.name.as_str(), f.is_conditional)).collect();
+        assert_eq!(found, [("a::plain", false), ("b::never", true), ("odd", true)]);
+        assert_eq!(source.macros, [Macro { file: root, line: 4, ignores: true }]);
     }
 }

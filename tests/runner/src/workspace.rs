@@ -20,6 +20,8 @@ pub struct Suite {
     pub target: String,
     /// Whether it is a file below `tests`, and not a library or program with unit tests.
     pub is_integration: bool,
+    /// Whether cargo makes a program of its tests without being asked for it by name or feature.
+    pub is_tested: bool,
     /// The package's directory, in which its tests run.
     pub directory: PathBuf,
     /// Its functions and files.
@@ -60,7 +62,8 @@ impl Workspace {
         Self::of(&metadata)
     }
 
-    fn of(metadata: &Metadata) -> Result<Self> {
+    /// Reads what cargo describes.
+    pub fn of(metadata: &Metadata) -> Result<Self> {
         let mut workspace =
             Self { root: metadata.workspace_root.clone().into(), packages: Vec::new(), suites: Vec::new() };
         for package in metadata.workspace_packages() {
@@ -72,6 +75,7 @@ impl Workspace {
                     package: package.name.to_string(),
                     target: target.name.clone(),
                     is_integration: target.is_test(),
+                    is_tested: target.test && target.required_features.is_empty(),
                     directory: directory.clone(),
                     source,
                     id: key(&package.id, target),
