@@ -65,9 +65,11 @@ impl Program<'_> {
         Ok(Run { exit, took, output: String::from_utf8_lossy(&output).into_owned(), log })
     }
 
-    /// The names of all tests that it leaves out unless it is asked for them.
-    pub fn ignored(&self) -> Result<Vec<String>> {
-        let output = self.command(&["--list", "--ignored", "--format", "terse"]).output();
+    /// The names of its tests: all, or those that it leaves out unless it is asked for them.
+    pub fn list(&self, ignored: bool) -> Result<Vec<String>> {
+        let words = ["--list", "--format", "terse", "--ignored"];
+        let words = if ignored { &words[..] } else { &words[..3] };
+        let output = self.command(words).stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot run {}", self.path.display()))?;
         ensure!(output.status.success(), "{} cannot list its tests: {}", self.path.display(), output.status);
         let text = String::from_utf8_lossy(&output.stdout);

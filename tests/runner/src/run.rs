@@ -1,12 +1,12 @@
 //! Runs what was chosen: programs whose tests need nothing, then batches of tests that say what they need.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::judge::{Ending, Exit, judge, patience};
 use crate::plan::{Batch, Stage, batches};
@@ -53,30 +53,39 @@ pub fn run(workspace: &Workspace, choice: &Choice) -> Result<bool> {
     Ok(runner.report.close(started.elapsed()))
 }
 
-/// Fails if a program has a test that is left out and that nobody would run, or lacks one that its sources have.
+/// Fails if a program has a test that nobody would run, or lacks one that its sources have.
 fn complete(workspace: &Workspace, programs: &HashMap<usize, PathBuf>) -> Result<()> {
-    let registered = workspace.registered()?;
     for (index, suite) in workspace.suites.iter().enumerate() {
-        let children = suite.source.functions.iter().filter(|function| function.parent().is_some());
-        let mut sources: Vec<_> =
-            registered.iter().filter(|t| t.suite == index).map(|t| t.name.clone()).collect();
-        sources.extend(children.map(|child| child.name.clone()));
+        let functions = || suite.source.functions.iter().filter(|function| function.is_test);
+        let title = suite.title();
         let Some(path) = programs.get(&index) else {
-            if sources.is_empty() {
+            if functions().next().is_none() {
                 continue;
             }
-            bail!("cargo makes no program of {}, which has tests", suite.title());
+            bail!("cargo makes no program of {title}, which has tests");
         };
-        let mut listed = Program { path, directory: &suite.directory }.ignored()?;
-        sources.sort();
-        listed.sort();
-        if sources != listed {
+        let program = Program { path, directory: &suite.directory };
+        let names = |ignored: bool| {
+            let of_kind = functions().filter(|function| function.ignored.is_some() == ignored);
+            of_kind.map(|function| function.name.clone()).collect::<BTreeSet<_>>()
+        };
+        let ignored: BTreeSet<_> = program.list(true)?.into_iter().collect();
+        if ignored != names(true) {
             bail!(
-                "{} has the tests {listed:?} that need something, but its sources show {sources:?}; \
+                "{title} has the tests {ignored:?} that need something, but its sources show {:?}; \
                  write `#[ignore = \"needs …\"]` at each function itself, not in a macro",
-                suite.title()
+                names(true)
             );
         }
+        // Macros may make more than the sources show.
+        let all: BTreeSet<_> = program.list(false)?.into_iter().collect();
+        let lost: Vec<_> = names(false).into_iter().filter(|name| !all.contains(name)).collect();
+        ensure!(lost.is_empty(), "{title} does not have the tests {lost:?} that its sources show");
+        let idle: Vec<_> = all.difference(&ignored).collect();
+        ensure!(
+            suite.has_plain_tests() || idle.is_empty(),
+            "{title} has the tests {idle:?}, which nothing runs, as they do not say what they need like its others"
+        );
     }
     Ok(())
 }
