@@ -63,7 +63,7 @@ pub fn judge(registration: &Registration, ending: Ending) -> Verdict {
             "it is registered as known to fail and passes: take `known to fail` out of its registration"
                 .to_owned(),
         ),
-        (Some(sentence), Exit::Failure) if !ending.output.contains(sentence) => {
+        (Some(sentence), Exit::Failure) if !failed_saying(ending.output, sentence) => {
             Verdict::Failed(format!("it is known to fail, but not like this; it did not say {sentence:?}"))
         }
         (None, Exit::Failure) => Verdict::Failed("it failed".to_owned()),
@@ -74,6 +74,12 @@ pub fn judge(registration: &Registration, ending: Ending) -> Verdict {
         _ if times > SLOW => Verdict::Slow,
         _ => Verdict::Passed,
     }
+}
+
+/// Whether a test failed by a panic that says this. What a signal ended, or what it said before, is something else.
+fn failed_saying(output: &str, sentence: &str) -> bool {
+    let panic = output.split_once("panicked at").is_some_and(|(_, after)| after.contains(sentence));
+    panic && output.contains("test result: FAILED. 0 passed; 1 failed")
 }
 
 #[cfg(test)]
@@ -105,9 +111,18 @@ mod tests {
     #[test]
     fn what_is_known_to_fail_fails_for_that_reason_or_is_found_out() {
         let known = "needs root; 10 s; known to fail: the moon is full";
-        assert_eq!(judged(known, Exit::Failure, "panicked: the moon is full", 1), Verdict::KnownToFail);
-        let other = judged(known, Exit::Failure, "panicked: no such file", 1);
-        assert!(matches!(other, Verdict::Failed(why) if why.contains("not like this")));
+        let end = "\ntest result: FAILED. 0 passed; 1 failed";
+        let said = format!("thread 'a' panicked at a.rs:1:1:\nthe moon is full{end}");
+        assert_eq!(judged(known, Exit::Failure, &said, 1), Verdict::KnownToFail);
+        for other in [
+            format!("thread 'a' panicked at a.rs:1:1:\nno such file{end}"),
+            format!("the moon is full\nthread 'a' panicked at a.rs:1:1:\nno such file{end}"),
+            // What a signal ends does not come to its end.
+            "thread 'a' panicked at a.rs:1:1:\nthe moon is full".to_owned(),
+        ] {
+            let other = judged(known, Exit::Failure, &other, 1);
+            assert!(matches!(other, Verdict::Failed(why) if why.contains("not like this")));
+        }
         let mended = judged(known, Exit::Success, OK, 1);
         assert!(matches!(mended, Verdict::Failed(why) if why.contains("take `known to fail`")));
     }
