@@ -111,8 +111,10 @@ impl Runner<'_> {
             failed.push(format!("its program did not end in {} s", PATIENCE.as_secs()));
         } else if run.exit == Exit::Failure && failed.is_empty() {
             failed.push("its program ended with a failure".to_owned());
+        } else if run.exit == Exit::Success && passed.is_none() {
+            failed.push("its program ended before its tests did".to_owned());
         }
-        self.report.program(&title, passed, &failed, &run);
+        self.report.program(&title, passed.unwrap_or(0), &failed, &run);
     }
 
     /// Runs a batch on its place. If that cannot be had, all tests of the batch fail, and other batches go on.
@@ -196,12 +198,12 @@ fn side_by_side<T: Sync>(items: &[T], many: usize, act: impl Fn(&T) + Sync) {
     });
 }
 
-/// How many tests passed by what their program said, and the names of those that failed.
-fn totals(output: &str) -> (usize, Vec<String>) {
+/// How many tests passed by what their program said at its end, and the names of those that failed.
+fn totals(output: &str) -> (Option<usize>, Vec<String>) {
     let words = output.lines().rev().find_map(|line| line.strip_prefix("test result: "));
     let passed = words.and_then(|words| words.split_once(". ")?.1.split_once(" passed")?.0.parse().ok());
     let failed = output.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-    (passed.unwrap_or(0), failed.map(str::to_owned).collect())
+    (passed, failed.map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -212,7 +214,7 @@ mod tests {
     fn totals_are_read() {
         let output = "running 2 tests\ntest a::b ... ok\ntest c ... FAILED\n\n\
             test result: FAILED. 12 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
-        assert_eq!(totals(output), (12, vec!["c".to_owned()]));
-        assert_eq!(totals("killed"), (0, vec![]));
+        assert_eq!(totals(output), (Some(12), vec!["c".to_owned()]));
+        assert_eq!(totals("killed"), (None, vec![]));
     }
 }
