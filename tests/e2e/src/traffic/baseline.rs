@@ -81,13 +81,11 @@ impl Drop for Baseline {
     }
 }
 
-/// A line `gap seq= ms=` or `lost seq=` that was printed just now.
+/// A line `gap seq= ms=` that was printed just now. It spans the datagrams that were lost before it, so that those
+/// are not taken off twice.
 fn pause(line: &str) -> Option<Window> {
-    let took: f64 = match line.split(' ').next()? {
-        "gap" => line.split(' ').find_map(|word| word.strip_prefix("ms=")?.parse().ok())?,
-        "lost" => TIMEOUT.parse().ok()?,
-        _ => return None,
-    };
+    let words = line.strip_prefix("gap ")?;
+    let took: f64 = words.split(' ').find_map(|word| word.strip_prefix("ms=")?.parse().ok())?;
     Some(Window::last(Duration::from_secs_f64(took / 1000.0)))
 }
 
