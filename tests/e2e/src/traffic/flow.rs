@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+
+/// A datagram counts as lost when it got no answer for so many milliseconds, unless its client says otherwise.
+const LOST_AFTER: f64 = 1000.0;
 
 /// A request that takes so long, in seconds, is a pause; the other clients print theirs from here on, too.
 const SLOW: f64 = 0.1;
@@ -141,6 +144,9 @@ impl Flow {
         let sent = first(&["sent", "requests"]).with_context(|| format!("{name}: {total}"))? as u64;
         let failed = first(&["failed", "lost", "broken"]).with_context(|| format!("{name}: {total}"))? as u64;
         let events: Vec<Event> = lines.iter().filter_map(|(at, line)| event(*at, line)).collect();
+        // A line that is missing is harm that nobody judges.
+        let noticed = events.iter().filter(|event| event.happened != Happened::Pause).count() as u64;
+        ensure!(noticed == failed, "{name} printed {noticed} failures, and then {total}");
         let told =
             |line: &str| ["gap ", "break ", "lost ", "fail "].iter().any(|word| line.starts_with(word));
         let words =
@@ -178,16 +184,19 @@ fn timed(line: &str) -> Option<(f64, &str)> {
     Some((time.as_duration().as_secs_f64(), rest))
 }
 
-/// A request in time is no event.
+/// A request that is answered well and in time is no event.
 fn event(at: f64, line: &str) -> Option<Event> {
+    let is_well = number(line, "status") == Some(200.0);
     let happened = match line.split(' ').next()? {
-        "gap" | "ok" => Happened::Pause,
-        "lost" | "fail" => Happened::Loss,
+        "gap" => Happened::Pause,
+        "ok" if is_well => Happened::Pause,
+        "ok" | "lost" | "fail" => Happened::Loss,
         "break" => Happened::Break,
         _ => return None,
     };
-    let took = number(line, "ms").unwrap_or(0.0) / 1000.0;
-    if line.starts_with("ok ") && took < SLOW {
+    let waited = if line.starts_with("lost ") { LOST_AFTER } else { 0.0 };
+    let took = number(line, "ms").unwrap_or(waited) / 1000.0;
+    if happened == Happened::Pause && line.starts_with("ok ") && took < SLOW {
         return None;
     }
     Some(Event { happened, window: Window { from: at - took, to: at } })
@@ -235,6 +244,8 @@ mod tests {
         let get = flow(&["1Z ok status=200 ms=1.5 body=x", "9Z total requests=2 failed=0"]);
         assert_eq!((get.sent, get.answered, get.events.len()), (2, 2, 0));
         assert!(Flow::read("x".into(), Class::Local, "2026-01-01T00:00:01Z ok status=200").is_err());
+        let short = "2026-01-01T00:00:01Z total requests=2 failed=1";
+        assert!(Flow::read("x".into(), Class::Local, short).is_err());
     }
 
     #[test]
@@ -244,7 +255,9 @@ mod tests {
             "3.0Z fail ms=300.0 error=x",
             "4.0Z ok status=200 ms=450.0 body=x",
             "5.0Z break seq=9 error=x",
-            "9Z total requests=9 failed=1",
+            "6.0Z lost seq=3",
+            "7.0Z ok status=503 ms=1.0 body=x",
+            "9Z total requests=9 failed=4",
         ]);
         let harm = |from, to, shared: &[Window]| flow.harm(window(from, to), shared);
         let ms = Duration::from_millis;
@@ -252,6 +265,8 @@ mod tests {
         assert_eq!(harm(1.5, 1.6, &[]).longest.as_millis(), 700);
         assert_eq!((harm(2.8, 4.0, &[]).lost, harm(2.8, 4.0, &[]).broken), (1, 0));
         assert_eq!(harm(4.5, 6.0, &[]).broken, 1);
+        // It was sent a second before it was given up.
+        assert_eq!((harm(5.1, 5.5, &[]).lost, harm(6.5, 8.0, &[]).lost), (1, 1));
         let paused = harm(1.5, 1.6, &[window(1.4, 1.9)]);
         assert!(paused.longest > ms(195) && paused.longest < ms(205), "{paused}");
         assert!(!UNHARMED.allow(&harm(4.5, 6.0, &[])) && UNHARMED.allow(&harm(1.5, 1.6, &[])));
