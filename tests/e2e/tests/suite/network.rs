@@ -109,6 +109,7 @@ async fn a_udp_socket_keeps_its_backend() {
     .unwrap();
     for kind in ["udp-exchange", "udp-unconnected"] {
         let out = scope.exec("client", &[kind, &target, "-n", "60"]).await.unwrap().ok().unwrap();
+        assert!(backends(&out) > 0, "{kind}: nobody answers: {out}");
         assert_eq!(backends(&out), 1, "{kind}: a UDP socket gets another backend at every datagram: {out}");
     }
 }
