@@ -107,8 +107,8 @@ pub struct Spec {
 
 impl Spec {
     /// Makes a checked spec of dual-stack clusters with one control plane each, without kube-proxy and zones.
-    /// `names` may be empty (then clusters are named east, west, north, south, cluster-5, …) or must be as many as
-    /// `clusters`.
+    /// `names` may be empty (then clusters are named east, west, north, south, cluster-5, …); else they decide how many
+    /// clusters there are.
     pub fn new(clusters: usize, nodes: usize, cni: Cni, names: &[String]) -> Result<Self> {
         if !(1..=MAX_CLUSTERS).contains(&clusters) {
             return invalid(format!("clusters is {clusters}; give a number from 1 to {MAX_CLUSTERS}"));
@@ -118,6 +118,9 @@ impl Spec {
         }
         let clusters: Vec<String> =
             if names.is_empty() { (0..clusters).map(default_name).collect() } else { names.to_vec() };
+        if clusters.len() > MAX_CLUSTERS {
+            return invalid(format!("names has {} names; give at most {MAX_CLUSTERS}", clusters.len()));
+        }
         for (i, name) in clusters.iter().enumerate() {
             check_name(name)?;
             if clusters.iter().take(i).any(|other| other == name) {
@@ -239,6 +242,8 @@ mod tests {
             assert!(error.contains("1 to 5"), "{error}");
         }
         spec.check().unwrap();
+        let many: Vec<String> = (0..33).map(|number| format!("c{number}")).collect();
+        assert!(Spec::new(1, 1, Cni::None, &many).unwrap_err().to_string().contains("at most 32"));
         let twice = Spec::new(2, 1, Cni::None, &["a".into(), "a".into()]).unwrap_err();
         assert!(twice.to_string().contains("twice"));
     }
