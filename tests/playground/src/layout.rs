@@ -1,7 +1,7 @@
 //! Where a playground keeps its files: all of them below one directory.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::{env, fs, io};
 
 use crate::{Error, Result};
 
@@ -44,6 +44,38 @@ impl Layout {
                 self.root.display()
             ))),
         }
+    }
+
+    /// Refuses a directory that no playground has made, as all that is in it is removed at the end.
+    pub fn check_own(&self) -> Result<()> {
+        let is_empty = match fs::read_dir(&self.root) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(Error::io("list", &self.root)(error)),
+        };
+        if is_empty || self.state().is_file() {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "the playground directory {} holds files that no playground has made; \
+             remove them, or set TOMBOLO_PLAYGROUND_DIR to a directory that does not exist",
+            self.root.display()
+        )))
+    }
+
+    /// Removes everything. The state goes last, so that a removal that is cut short can be repeated.
+    pub fn remove(&self) -> Result<()> {
+        self.check_own()?;
+        for entry in fs::read_dir(&self.root).map_err(Error::io("list", &self.root))?.flatten() {
+            let path = entry.path();
+            if path == self.state() {
+                continue;
+            }
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(Error::io("remove", &path))?;
+        }
+        fs::remove_dir_all(&self.root).map_err(Error::io("remove", &self.root))
     }
 
     /// The spec of what runs.
@@ -112,4 +144,23 @@ pub fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
 /// Reads a text file whole.
 pub fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(Error::io("read", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_playground_made_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::at(directory.path().join("home"));
+        layout.check_own().unwrap();
+        write(&layout.root().join("letters/one"), "precious").unwrap();
+        assert!(layout.check_own().unwrap_err().to_string().contains("no playground has made"));
+        assert!(layout.remove().is_err());
+        assert!(layout.root().join("letters/one").exists());
+        write(&layout.state(), "{}").unwrap();
+        layout.remove().unwrap();
+        assert!(!layout.root().exists());
+    }
 }

@@ -47,6 +47,7 @@ impl Playground {
         spec.check()?;
         require_families(&spec)?;
         layout.check()?;
+        layout.check_own()?;
         let _lock = Lock::take(LOCK_PATIENCE, progress)?;
         if let Some(running) = Self::reuse(&spec, layout, progress)? {
             return Ok(running);

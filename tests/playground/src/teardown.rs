@@ -52,6 +52,7 @@ pub fn is_interrupted() -> bool {
 
 /// The work of [`down`], for a caller that has the lock or has been interrupted.
 pub fn end(layout: &Layout, progress: Progress) -> Result<()> {
+    layout.check_own()?;
     let root = Hierarchy::find()?.root();
     if root.exists() {
         progress.say("ending all processes");
@@ -64,7 +65,7 @@ pub fn end(layout: &Layout, progress: Progress) -> Result<()> {
     if layout.root().exists() {
         inotify::restore(layout)?;
         progress.say("removing files");
-        fs::remove_dir_all(layout.root()).map_err(Error::io("remove", layout.root()))?;
+        layout.remove()?;
     }
     Ok(())
 }
