@@ -5,6 +5,7 @@
 
 mod attributes;
 mod check;
+mod interrupt;
 mod judge;
 mod plan;
 mod playground;
@@ -86,6 +87,7 @@ fn main() -> Result<ExitCode> {
                     selection.filters
                 );
             }
+            interrupt::watch(&workspace.root)?;
             let well = run::run(&workspace, &choice)?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::interrupt;
 use crate::plan::Stage;
 use crate::registration::Family;
 
@@ -18,6 +19,7 @@ impl<'a> Shared<'a> {
     /// Ends the playground that runs, if any, and brings up the one of this stage, with its clusters east and west
     /// connected if it has two or more. `None` for the machine, on which no playground runs then.
     pub fn up(root: &'a Path, stage: Stage) -> Result<Option<Self>> {
+        interrupt::own_playground();
         playground(root, &["down"])?;
         let Stage::Playground { family, clusters, nodes } = stage else {
             return Ok(None);
@@ -83,12 +85,14 @@ fn program(root: &Path, arguments: &[&str]) -> Command {
 }
 
 fn run(command: &mut Command) -> Result<()> {
+    interrupt::go_on();
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())
 }
 
 fn output(command: &mut Command) -> Result<Vec<u8>> {
+    interrupt::go_on();
     let output =
         command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", output.status);

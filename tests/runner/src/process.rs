@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::interrupt;
 use crate::judge::Exit;
 
 /// A program of tests, and where it runs.
@@ -41,6 +42,7 @@ impl Program<'_> {
         }
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let errors = file.try_clone().context("cannot share a log")?;
+        interrupt::go_on();
         let started = Instant::now();
         let mut child = self
             .command(arguments)
@@ -69,6 +71,7 @@ impl Program<'_> {
     pub fn list(&self, ignored: bool) -> Result<Vec<String>> {
         let words = ["--list", "--format", "terse", "--ignored"];
         let words = if ignored { &words[..] } else { &words[..3] };
+        interrupt::go_on();
         let output = self.command(words).stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot run {}", self.path.display()))?;
         ensure!(output.status.success(), "{} cannot list its tests: {}", self.path.display(), output.status);
