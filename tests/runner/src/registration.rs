@@ -12,6 +12,9 @@ use thiserror::Error;
 /// Nodes of each cluster, where a test does not say how many.
 const NODES: u8 = 2;
 
+/// Longest time that a test may say it takes, in seconds.
+const LONGEST: u32 = 3600;
+
 /// The address families of a playground's clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
@@ -87,16 +90,17 @@ pub enum Unreadable {
          there are root, nothing, N clusters, N nodes, alone, last, also ipv4, also ipv6 and long"
     )]
     Word(String),
-    /// It asks for families of a playground, and for no playground.
-    #[error(
-        "`also ipv4` and `also ipv6` are families of a playground; add a number of clusters, or take them out"
-    )]
-    Families,
+    /// A word that stands there twice, or that another contradicts.
+    #[error("the word {0:?} stands twice, or beside one that says otherwise")]
+    Twice(String),
+    /// A word that only tests on a playground may say.
+    #[error("the word {0:?} is about a playground; add a number of clusters, or take it out")]
+    NoClusters(String),
     /// Nothing says where the test runs.
     #[error("it says neither `root` nor a number of clusters nor `nothing`")]
     Nowhere,
     /// The time is missing or no number.
-    #[error("the time is {0:?}; give it as in `20 s`")]
+    #[error("the time is {0:?}; give it as in `20 s`, at most 3600 s")]
     Seconds(String),
     /// Something after the time that is no known defect.
     #[error("{0:?} stands after the time; only `known to fail: SENTENCE` may")]
@@ -118,7 +122,11 @@ impl Registration {
             known_to_fail: parts.next().map(known_to_fail).transpose()?,
         };
         let (mut on_machine, mut clusters, mut nodes) = (false, None, NODES);
-        for word in words.split(',').map(str::trim) {
+        let words: Vec<_> = words.split(',').map(str::trim).collect();
+        for (index, &word) in words.iter().enumerate() {
+            if words[..index].contains(&word) {
+                return Err(Unreadable::Twice(word.to_owned()));
+            }
             match word {
                 "root" | "nothing" => on_machine = true,
                 "alone" => read.company = Company::None,
@@ -134,9 +142,15 @@ impl Registration {
             }
         }
         read.place = match clusters {
+            Some(_) if on_machine => return Err(Unreadable::Twice("root".to_owned())),
             Some(clusters) => Where::Playground { clusters, nodes },
-            None if read.families.len() > 1 => return Err(Unreadable::Families),
-            None if on_machine => Where::Machine,
+            None if on_machine => {
+                let other = words.iter().find(|word| word.starts_with("also ") || word.ends_with(" nodes"));
+                if let Some(word) = other {
+                    return Err(Unreadable::NoClusters((*word).to_owned()));
+                }
+                Where::Machine
+            }
             None => return Err(Unreadable::Nowhere),
         };
         Ok(read)
@@ -149,8 +163,10 @@ fn count(words: &str) -> Option<(u8, &str)> {
 }
 
 fn seconds(text: &str) -> Result<u32, Unreadable> {
-    let number = text.strip_suffix(" s").and_then(|number| number.parse().ok());
-    number.filter(|seconds| *seconds > 0).ok_or_else(|| Unreadable::Seconds(text.to_owned()))
+    let number: Option<u32> = text.strip_suffix(" s").and_then(|number| number.parse().ok());
+    number
+        .filter(|seconds| (1..=LONGEST).contains(seconds))
+        .ok_or_else(|| Unreadable::Seconds(text.to_owned()))
 }
 
 fn known_to_fail(text: &str) -> Result<String, Unreadable> {
@@ -187,8 +203,17 @@ mod tests {
         assert!(matches!(error("needs rooot; 5 s"), Unreadable::Word(_)));
         assert!(matches!(error("needs 0 clusters; 5 s"), Unreadable::Word(_)));
         assert_eq!(error("needs alone; 5 s"), Unreadable::Nowhere);
-        assert_eq!(error("needs root, also ipv6; 5 s"), Unreadable::Families);
-        for time in ["needs root", "needs root; 5", "needs root; 0 s", "needs root; soon s"] {
+        for words in
+            ["needs root, root; 5 s", "needs root, 2 clusters; 5 s", "needs 2 clusters, alone, alone; 5 s"]
+        {
+            assert!(matches!(error(words), Unreadable::Twice(_)), "{words}");
+        }
+        for words in ["needs root, also ipv6; 5 s", "needs nothing, 6 nodes; 5 s"] {
+            assert!(matches!(error(words), Unreadable::NoClusters(_)), "{words}");
+        }
+        for time in
+            ["needs root", "needs root; 5", "needs root; 0 s", "needs root; soon s", "needs root; 3601 s"]
+        {
             assert!(matches!(error(time), Unreadable::Seconds(_)), "{time}");
         }
         assert!(matches!(error("needs root; 5 s; flaky"), Unreadable::Tail(_)));
