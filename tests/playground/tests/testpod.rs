@@ -172,6 +172,17 @@ fn an_answer_from_elsewhere_is_none() {
 }
 
 #[test]
+fn an_answer_that_comes_too_late_is_said() {
+    let port = udp_server(|socket, payload, from| {
+        std::thread::sleep(Duration::from_millis(150));
+        socket.send_to(payload, from).unwrap();
+    });
+    let said = bad(&format!("udp-exchange 127.0.0.1:{port} -n 2 --interval 1 --timeout 100"));
+    assert!(said.contains("lost seq=1") && said.contains("late seq=2"), "{said}");
+    assert_eq!((total(&said, "received"), total(&said, "lost")), (0, 2), "{said}");
+}
+
+#[test]
 fn a_pause_of_datagrams_is_measured() {
     // The third to the sixth are lost, each waited for 100 ms.
     let port = udp_server(|socket, payload, from| {

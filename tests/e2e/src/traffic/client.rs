@@ -70,7 +70,7 @@ impl<'a> Client<'a> {
         .with_context(|| format!("{} before anything broke", self.name))?;
         let containers: Vec<Value> = if denied {
             vec![
-                container("udp", &["udp-exchange", &echo, "--interval", "200", "--timeout", "300"]),
+                container("udp", &["udp-exchange", &echo, "--interval", "20", "--timeout", "100"]),
                 container("get", &["get", &url, "-n", FOREVER, "--interval", "200", "--timeout", "300"]),
             ]
         } else {

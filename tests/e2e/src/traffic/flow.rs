@@ -147,11 +147,14 @@ impl Flow {
         // A line that is missing is harm that nobody judges.
         let noticed = events.iter().filter(|event| event.happened != Happened::Pause).count() as u64;
         ensure!(noticed == failed, "{name} printed {noticed} failures, and then {total}");
+        // Who must not talk has talked, however late the answer came.
+        let late = lines.iter().filter(|(_, line)| line.starts_with("late ")).count() as u64;
+        let late = if class == Class::Denied { late } else { 0 };
         let told =
             |line: &str| ["gap ", "break ", "lost ", "fail "].iter().any(|word| line.starts_with(word));
         let words =
             lines.iter().filter(|(_, line)| told(line)).map(|(at, line)| (*at, (*line).to_owned())).collect();
-        Ok(Self { name, class, sent, answered: sent.saturating_sub(failed), events, words })
+        Ok(Self { name, class, sent, answered: sent.saturating_sub(failed) + late, events, words })
     }
 
     /// What it took in a window. A pause counts without what `shared`, the machine's own pauses, has of it.
@@ -241,6 +244,9 @@ mod tests {
         assert_eq!((stream.sent, stream.answered), (9, 9));
         let udp = flow(&["1Z lost seq=2", "9Z total sent=4 received=3 lost=1 longest_ms=9"]);
         assert_eq!((udp.sent, udp.answered), (4, 3));
+        let denied =
+            format!("{AT}1Z lost seq=1\n{AT}2Z late seq=2\n{AT}3Z lost seq=2\n{AT}9Z total sent=2 lost=2");
+        assert_eq!(Flow::read("x".into(), Class::Denied, &denied).unwrap().answered, 1);
         let get = flow(&["1Z ok status=200 ms=1.5 body=x", "9Z total requests=2 failed=0"]);
         assert_eq!((get.sent, get.answered, get.events.len()), (2, 2, 0));
         assert!(Flow::read("x".into(), Class::Local, "2026-01-01T00:00:01Z ok status=200").is_err());

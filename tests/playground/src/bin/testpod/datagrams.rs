@@ -10,8 +10,9 @@ use crate::stream::GAP;
 use crate::{say, signals};
 
 /// Datagrams one after the other by a connected socket. Prints `lost seq=` for each that did not come back in time,
-/// `gap seq= ms=` at the end of each pause (see [`Pause`]) that took longer than --gap, `answers from= name= count=` for
-/// each that answered, and last `total sent= received= lost= longest_ms=`.
+/// `gap seq= ms=` at the end of each pause (see [`Pause`]) that took longer than --gap, `late seq=` when an answer
+/// to an earlier one comes while that one is waited for, `answers from= name= count=` for each that answered, and last
+/// `total sent= received= lost= longest_ms=`.
 pub fn connected(arguments: &Arguments) -> Result<ExitCode, String> {
     let target = arguments.target()?;
     let socket = bind(&[target])?;
@@ -146,7 +147,10 @@ fn answered(
     while started.elapsed() < timeout {
         match receive(&mut buffer, target) {
             Ok((length, from)) => {
-                let Some(name) = answer_to(payload, buffer.get(..length)?) else { continue };
+                let Some(name) = answer_to(payload, buffer.get(..length)?) else {
+                    say(&format!("late seq={sequence}"));
+                    continue;
+                };
                 if from == target {
                     return Some(String::from_utf8_lossy(name).into_owned());
                 }
