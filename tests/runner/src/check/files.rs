@@ -49,7 +49,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let (path, name) = (entry.path(), entry.file_name());
         if path.is_dir() {
             let is_hidden = name.as_encoded_bytes().starts_with(b".");
-            if !is_hidden && !(of_cargo && name == "target") {
+            if !(is_hidden || of_cargo && name == "target") {
                 collect(&path, files)?;
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
