@@ -71,7 +71,7 @@ fn around(cluster: &'static str) -> anyhow::Result<Cuts> {
 }
 
 #[tokio::test]
-#[ignore = "needs 5 clusters, alone; 90 s"]
+#[ignore = "needs 5 clusters, alone, long; 90 s"]
 async fn each_joins_by_another_one() {
     let start = Instant::now();
     together().await.unwrap();

@@ -33,7 +33,7 @@ fn daemons(cluster: &str) -> anyhow::Result<Vec<i32>> {
 }
 
 #[tokio::test]
-#[ignore = "needs 5 clusters, alone; 90 s"]
+#[ignore = "needs 5 clusters, alone, long; 90 s"]
 async fn all_replicas_are_lost_at_once() {
     together().await.unwrap();
     survives("replicas", async || {

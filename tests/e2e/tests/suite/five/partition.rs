@@ -55,7 +55,7 @@ async fn a_cut_between_two_is_explained_by_all() {
 }
 
 #[tokio::test]
-#[ignore = "needs 5 clusters, alone; 90 s"]
+#[ignore = "needs 5 clusters, alone, long; 90 s"]
 async fn a_dead_cluster_is_taken_out() {
     together().await.unwrap();
     let cut = around("cluster-5").unwrap();
