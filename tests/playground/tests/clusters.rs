@@ -26,7 +26,7 @@ impl Drop for Guard {
 }
 
 #[test]
-#[ignore = "needs root, alone; 180 s"]
+#[ignore = "needs root, alone, long; 180 s"]
 fn clusters_come_up_work_and_leave_nothing() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let layout = Layout::at(directory.path().join("playground"));

@@ -4,10 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tombolo_sim::{Mutant, Scenario, Violation, replication, run};
 
+/// Worlds that are looked at; the long simulation has many more.
+const SEEDS: u64 = 500;
+
 #[test]
 fn membership_holds() {
     let (mut applied, mut clusters, mut losses) = (0, 0, 0);
-    for seed in 0..1000 {
+    for seed in 0..SEEDS {
         match run(&Scenario::new(seed, None)) {
             Ok(report) => {
                 applied += report.applied;
@@ -17,14 +20,14 @@ fn membership_holds() {
             Err(violation) => panic!("replay with `cargo run -p tombolo-sim -- --seed {seed}`: {violation}"),
         }
     }
-    let much = applied > 200_000 && clusters > 7 && losses > 100;
+    let much = applied > 100_000 && clusters > 7 && losses > 50;
     assert!(much, "the runs do little: {applied} entries, {clusters} clusters, {losses} disks lost");
 }
 
 #[test]
 fn replication_holds() {
     let (mut changes, mut restarts, mut forged, mut refused) = (0, 0, 0, 0);
-    for seed in 0..1000 {
+    for seed in 0..SEEDS {
         match replication::run(&Scenario::new(seed, None)) {
             Ok(report) => {
                 changes += report.changes;
@@ -37,7 +40,7 @@ fn replication_holds() {
             }
         }
     }
-    let much = changes > 100_000 && restarts > 5000 && forged > 5000 && refused > 500;
+    let much = changes > 50_000 && restarts > 2500 && forged > 2500 && refused > 250;
     assert!(
         much,
         "the runs do little: {changes} changes, {restarts} restarts, {forged} lies, {refused} refused"
