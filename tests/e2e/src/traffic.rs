@@ -156,16 +156,18 @@ async fn serve(scope: &Scope, name: &str, node: &str) -> anyhow::Result<Pod> {
 fn serve_outside(scope: &Scope) -> anyhow::Result<(Vec<IpAddr>, Vec<Background>)> {
     let machines = machines(&scope.cluster.name)?;
     let (program, host) = (machine::testpod(&machines, "server")?, machine::outside(OUTSIDE)?);
+    let addresses: Vec<IpAddr> =
+        machines.plans().filter_map(|plan| host.addresses(plan.family()).first().copied()).collect();
+    // Of several addresses of a host, a datagram's answer has to come from the one that was asked.
+    let listen = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let (echo, http) = (ECHO.to_string(), HTTP.to_string());
-    let servers = [("tcp-echo", &echo), ("udp-echo", &echo), ("http", &http)];
-    let running: Result<Vec<_>, _> = servers
-        .into_iter()
-        .map(|(command, port)| Background::start(&host, &[&program, command, "--port", port]))
-        .collect();
-    Ok((
-        machines.plans().filter_map(|plan| host.addresses(plan.family()).first().copied()).collect(),
-        running?,
-    ))
+    let servers: [&[&str]; 3] = [
+        &[&program, "tcp-echo", "--port", &echo],
+        &[&program, "udp-echo", "--port", &echo, "--address", &listen],
+        &[&program, "http", "--port", &http],
+    ];
+    let running: Result<Vec<_>, _> = servers.iter().map(|argv| Background::start(&host, argv)).collect();
+    Ok((addresses, running?))
 }
 
 /// Lets only these clients into the servers, from any cluster, and the one that is denied the outside not out.
