@@ -27,6 +27,8 @@ use client::{Client, container};
 /// Beside each there is a pair that a policy keeps apart.
 pub struct Traffic<'a> {
     clients: Vec<Client<'a>>,
+    /// How often the containers of each had been started again before anything broke.
+    restarts: Vec<Vec<i32>>,
     baseline: Baseline,
     _outside: Vec<Background>,
     /// The addresses of the service in front of the server here.
@@ -83,13 +85,15 @@ impl<'a> Traffic<'a> {
         let program = machine::testpod(&machines(&here.cluster.name)?, "server")?;
         let baseline = Baseline::start(&program)?;
         tokio::time::sleep(WARM_UP).await;
-        Ok(Self { clients, baseline, _outside: running, service, remote })
+        let restarts = try_join_all(clients.iter().map(Client::restarts)).await?;
+        Ok(Self { clients, restarts, baseline, _outside: running, service, remote })
     }
 
     /// Ends the clients and reads what they saw. Fails if a pair talked that is kept apart, or a pair that is not
     /// did not talk at all.
     pub async fn finish(self) -> anyhow::Result<Recording> {
-        let logs = try_join_all(self.clients.iter().map(Client::finish)).await?;
+        let clients = self.clients.iter().zip(&self.restarts);
+        let logs = try_join_all(clients.map(|(client, restarts)| client.finish(restarts))).await?;
         let flows: Vec<Flow> = logs.into_iter().flatten().collect();
         for flow in &flows {
             ensure!(flow.sent > ENOUGH, "{} hardly ran: {flow:?}", flow.name);

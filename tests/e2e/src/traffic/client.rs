@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
 
@@ -92,10 +92,23 @@ impl<'a> Client<'a> {
         if self.class == Class::Outside { "200" } else { "50" }
     }
 
-    /// Ends it and reads what it saw.
-    pub(super) async fn finish(&self) -> anyhow::Result<Vec<Flow>> {
+    /// Waits until all containers run, and says how often each was started again: the runtime may fail to start one at
+    /// first.
+    pub(super) async fn restarts(&self) -> anyhow::Result<Vec<i32>> {
         let pods = self.scope.api::<Pod>();
-        without_restarts(&pods.get(&self.name).await?)?;
+        eventually(SETTLE, || async { restarts_of(&pods.get(&self.name).await?) }).await
+    }
+
+    /// Ends it and reads what it saw. Fails if a container was started again since it had been so often, as it has
+    /// forgotten what failed.
+    pub(super) async fn finish(&self, restarts: &[i32]) -> anyhow::Result<Vec<Flow>> {
+        let pods = self.scope.api::<Pod>();
+        let now = restarts_of(&pods.get(&self.name).await?)?;
+        ensure!(
+            now == restarts,
+            "containers of client {} ended: {restarts:?} times, then {now:?}",
+            self.name
+        );
         let kinds: &[&str] =
             if self.class == Class::Denied { &["udp", "get"] } else { &["stream", "udp", "get"] };
         let params = |kind: &&str| LogParams {
@@ -118,14 +131,12 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A client that ended and began again has forgotten what failed.
-fn without_restarts(pod: &Pod) -> anyhow::Result<()> {
+/// How often each container was started again; an error if one does not run.
+fn restarts_of(pod: &Pod) -> anyhow::Result<Vec<i32>> {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
-    for status in statuses {
-        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-        ensure!(status.restart_count == 0, "client {} ended: {last:?}", status.name);
-    }
-    Ok(())
+    let runs = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
+    ensure!(!statuses.is_empty() && statuses.iter().all(runs), "not all containers run: {statuses:?}");
+    Ok(statuses.iter().map(|status| status.restart_count).collect())
 }
 
 /// A container that runs the test program.
