@@ -22,6 +22,8 @@ const SETTLE: Duration = Duration::from_secs(30);
 const GAP: &str = "100";
 /// A stream that stalls for longer is broken, in milliseconds.
 const PATIENCE: &str = "30000";
+/// How long a client may take to print its totals, in seconds: one that stalls does so when it gives up.
+const GRACE: u32 = 40;
 
 /// A pod that asks one server without end, by TCP, UDP and HTTP.
 pub(super) struct Client<'a> {
@@ -81,7 +83,7 @@ impl<'a> Client<'a> {
             ]
         };
         let spec =
-            json!({"nodeName": self.node, "containers": containers, "terminationGracePeriodSeconds": 10});
+            json!({"nodeName": self.node, "containers": containers, "terminationGracePeriodSeconds": GRACE});
         self.scope.pod_with(&self.name, &[], spec).await?;
         Ok(())
     }
