@@ -22,4 +22,4 @@ pub use progress::say;
 pub use retry::eventually;
 pub use traffic::{Bounds, Class, Harm, Recording, Traffic, UNHARMED, Window};
 pub use verdict::Guard;
-pub use workload::{IMAGE, Output};
+pub use workload::{IMAGE, Output, restarted_now};

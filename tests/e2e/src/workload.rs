@@ -176,6 +176,12 @@ impl Scope {
     }
 }
 
+/// The change with which `kubectl rollout restart` lets all pods of a workload be replaced.
+pub fn restarted_now() -> Value {
+    let stamp = json!({"kubectl.kubernetes.io/restartedAt": format!("{:?}", std::time::SystemTime::now())});
+    json!({"spec": {"template": {"metadata": {"annotations": stamp}}}})
+}
+
 fn pod_spec(args: &[&str]) -> Value {
     let mut container = json!({
         "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "args": args,

@@ -8,8 +8,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
-use tombolo_e2e::{Class, Cluster, SYSTEM, Traffic, UNHARMED, Window, eventually};
+use tombolo_e2e::{Class, Cluster, SYSTEM, Traffic, UNHARMED, Window, eventually, restarted_now};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -37,9 +36,7 @@ async fn agents_are_rolled_out_unnoticed() {
 /// As `kubectl rollout restart` does it; waits until all pods are new and ready.
 async fn roll_out(cluster: &Cluster) -> anyhow::Result<()> {
     let sets: Api<DaemonSet> = Api::namespaced(cluster.client.clone(), SYSTEM);
-    let stamp = json!({"kubectl.kubernetes.io/restartedAt": format!("{:?}", std::time::SystemTime::now())});
-    let patch = json!({"spec": {"template": {"metadata": {"annotations": stamp}}}});
-    sets.patch("tombolo-node", &PatchParams::default(), &Patch::Strategic(patch)).await?;
+    sets.patch("tombolo-node", &PatchParams::default(), &Patch::Strategic(restarted_now())).await?;
     eventually(LIMIT, || async {
         let set = sets.get("tombolo-node").await?;
         let (wanted, status) = (set.metadata.generation, set.status.context("no status")?);

@@ -8,7 +8,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tombolo_e2e::{machine::machines, member};
+use tombolo_e2e::{machine::machines, member, restarted_now};
 use tombolo_playground::layout::checkout;
 
 const IMAGE: &str = "tombolo.io/clustermesh";
@@ -28,7 +28,7 @@ async fn authorities_are_replaced() {
         }
         // Fresh handshakes, with what is left.
         for cluster in ["east", "west"] {
-            restart(cluster).await?;
+            patch(cluster, restarted_now()).await?;
         }
         together().await
     })
@@ -77,12 +77,6 @@ async fn image(cluster: &str) -> anyhow::Result<String> {
 async fn set_image(cluster: &str, image: &str) -> anyhow::Result<()> {
     let containers = json!([{"name": "clustermesh", "image": image}]);
     patch(cluster, json!({"spec": {"template": {"spec": {"containers": containers}}}})).await
-}
-
-async fn restart(cluster: &str) -> anyhow::Result<()> {
-    let restarted =
-        json!({"kubectl.kubernetes.io/restartedAt": format!("{:?}", std::time::SystemTime::now())});
-    patch(cluster, json!({"spec": {"template": {"metadata": {"annotations": restarted}}}})).await
 }
 
 /// Changes the daemon's deployment, and waits until all replicas are new.

@@ -48,7 +48,8 @@ fn places(packet: &Parsed) -> Vec<(usize, usize)> {
     places
 }
 
-/// Where the checksum stands in a transport header, and whether it covers the addresses.
+/// Where the checksum stands in a transport header, and whether it covers the addresses. The datapath has the same table:
+/// a reference that asked it could not contradict it.
 pub const fn checksum_of(number: u8) -> Option<(usize, bool)> {
     match number {
         protocol::TCP => Some((16, true)),
