@@ -146,7 +146,8 @@ fn cni(variables: &[&str]) -> anyhow::Result<(bool, Value)> {
         "socket": "/run/tombolo/cni.sock", "delQueue": "/run/tombolo/cni-del",
     });
     if let Some(mut input) = child.stdin.take() {
-        input.write_all(config.to_string().as_bytes())?;
+        // As runtimes do: what the plugin refuses before it reads the configuration breaks the pipe.
+        let _ = input.write_all(config.to_string().as_bytes());
     }
     let output = child.wait_with_output()?;
     Ok((output.status.success(), serde_json::from_slice(&output.stdout).unwrap_or_default()))
@@ -181,7 +182,8 @@ async fn the_plugin_refuses_bad_calls_by_the_codes_of_the_specification() {
     }
     let (success, error) = cni(&["CNI_COMMAND=NONE"]).unwrap();
     assert!(!success && error["code"] == 4, "{error}");
-    let (success, error) = cni(&taken_interface().iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let (success, error) =
+        cni(&taken_interface(&scope.namespace).iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
     assert!(!success && error["code"] == 100, "{error}");
     assert!(error["msg"].as_str().unwrap_or_default().contains("eth0"), "{error}");
     // Deleting what never was is no error.
@@ -189,13 +191,14 @@ async fn the_plugin_refuses_bad_calls_by_the_codes_of_the_specification() {
     assert!(cni(&del).unwrap().0);
 }
 
-/// An ADD for a pod of the node that has its interface already.
+/// An ADD for the pod of this namespace, which has its interface already.
 #[expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
-fn taken_interface() -> Vec<String> {
+fn taken_interface(scope: &str) -> Vec<String> {
     let machines = machines("east").unwrap();
     let script = ["cat", "/run/tombolo/endpoints.json"];
     let state: Value = serde_json::from_str(&machine::run(&machines, "node-1", &script).unwrap()).unwrap();
-    let endpoint = &state["endpoints"][0];
+    let endpoints = state["endpoints"].as_array().unwrap();
+    let endpoint = endpoints.iter().find(|endpoint| endpoint["pod"]["namespace"] == scope).unwrap();
     let text = |path: &str| endpoint.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (namespace, name, uid) = (text("/pod/namespace"), text("/pod/name"), text("/pod/uid"));
     vec![
