@@ -104,6 +104,8 @@ fn find_toolchains() -> Vec<Toolchain> {
 /// would wait for its lock forever. What make keeps outside of the checkout has room for what is made on the way.
 fn build(ebpf: &Path, linker: &Path, toolchain: &Toolchain) -> Result<PathBuf, String> {
     let target_dir = ebpf.parent().unwrap_or(ebpf).join("target").join("bpf");
+    let cache = env::var_os("TOMBOLO_CACHE").map(|cache| PathBuf::from(cache).join("bpf"));
+    let _alone = cache.as_deref().map(|cache| take_over(cache, ebpf)).transpose()?;
     let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {
         let name_text = name.to_string_lossy();
@@ -123,12 +125,32 @@ fn build(ebpf: &Path, linker: &Path, toolchain: &Toolchain) -> Result<PathBuf, S
         .env("RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", &target_dir)
         .args(["build", "--release", "--locked", "--target", TARGET]);
-    if let Some(cache) = env::var_os("TOMBOLO_CACHE") {
-        cargo.env("CARGO_BUILD_BUILD_DIR", Path::new(&cache).join("bpf"));
+    if let Some(cache) = &cache {
+        cargo.env("CARGO_BUILD_BUILD_DIR", cache);
     }
     let output = cargo.output().map_err(|e| format!("cargo: {e}"))?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
     Ok(target_dir.join(TARGET).join("release"))
+}
+
+/// Keeps other checkouts out of the cache until the file is dropped, and forgets what they have made of their sources:
+/// cargo tells checkouts apart by the times of their files only.
+fn take_over(cache: &Path, ebpf: &Path) -> Result<fs::File, String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", cache.display());
+    fs::create_dir_all(cache).map_err(failed)?;
+    let lock = fs::File::create(cache.join("lock")).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let (owner, own) = (cache.join("checkout"), ebpf.as_os_str().as_encoded_bytes());
+    if fs::read(&owner).is_ok_and(|owner| owner != own) {
+        let made = cache.join(TARGET).join("release").join(".fingerprint");
+        for entry in fs::read_dir(made).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("tombolo-") {
+                fs::remove_dir_all(entry.path()).map_err(failed)?;
+            }
+        }
+    }
+    fs::write(owner, own).map_err(failed)?;
+    Ok(lock)
 }

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::TrieKey;
+
 /// An address in network order, IPv4 as v4-mapped IPv6.
 pub type Address = [u8; 16];
 
@@ -86,6 +88,18 @@ impl PrefixKey {
     }
 }
 
+impl TrieKey for PrefixKey {
+    type Data = Address;
+
+    fn split(&self) -> (u32, Address) {
+        (self.prefix_len, self.address)
+    }
+
+    fn join(len: u32, data: Address) -> Self {
+        Self::new(data, u8::try_from(len).unwrap_or(u8::MAX))
+    }
+}
+
 flags! {
     /// How an address is reached.
     AddressFlags: u32 {
@@ -131,6 +145,10 @@ impl AddressValue {
         self.flags
     }
 }
+
+record!(AddressKey { address });
+record!(PrefixKey { prefix_len, address });
+record!(AddressValue { identity, flags });
 
 const _: () = assert!(size_of::<AddressKey>() == 16);
 const _: () = assert!(size_of::<PrefixKey>() == 20);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Address;
+use crate::{Address, NatPorts, NatTimeouts};
 
 flags! {
     /// Which parts are on.
@@ -13,7 +13,16 @@ flags! {
         MASQUERADE = 2;
         /// Services are translated per packet.
         SERVICES = 4;
+        /// Programs of the version before run, too, and open connections: so do they with what is not known here.
+        BEFORE_OPENS = 8;
+        /// Programs of the version before run, too, and know connections that are not known here; new ones are opened here.
+        BEFORE_KNOWS = 16;
     }
+}
+
+impl ConfigFlags {
+    /// The flags of a handover from the version before.
+    pub const HANDOVER: Self = Self::BEFORE_OPENS.with(Self::BEFORE_KNOWS);
 }
 
 /// Value of `CONFIG`; may be replaced at any time.
@@ -26,8 +35,8 @@ pub struct Config {
     gateway_v6: Address,
     flags: ConfigFlags,
     tunnel_ifindex: u32,
-    snat_first: u16,
-    snat_last: u16,
+    nat_ports: NatPorts,
+    nat_timeouts: NatTimeouts,
     reserved: [u8; 4],
 }
 
@@ -45,20 +54,18 @@ pub struct ConfigBuilder {
     pub gateway_v6: Address,
     /// Index of the tunnel device, 0 while there is none.
     pub tunnel_ifindex: u32,
-    /// First and last port that masquerading may take (both included), outside of `ip_local_port_range`.
-    pub snat_ports: (u16, u16),
+    /// Ports that masquerading may take. The agent keeps the kernel from giving them to the host
+    /// (`ip_local_reserved_ports`).
+    pub nat_ports: NatPorts,
+    /// For how long it keeps them.
+    pub nat_timeouts: NatTimeouts,
     /// Which parts are on; [`ConfigFlags::READY`] is added.
     pub flags: ConfigFlags,
 }
 
 impl ConfigBuilder {
-    /// The ports above Linux's own default range for outgoing connections.
-    pub const DEFAULT_SNAT_PORTS: (u16, u16) = (61000, 65535);
-
-    /// The value for the map. A range of ports that ends before it begins is taken the other way round.
+    /// The value for the map.
     pub const fn build(&self) -> Config {
-        let (a, b) = self.snat_ports;
-        let (snat_first, snat_last) = if a <= b { (a, b) } else { (b, a) };
         Config {
             node_v4: self.node_v4,
             node_v6: self.node_v6,
@@ -66,8 +73,8 @@ impl ConfigBuilder {
             gateway_v6: self.gateway_v6,
             flags: self.flags.with(ConfigFlags::READY),
             tunnel_ifindex: self.tunnel_ifindex,
-            snat_first,
-            snat_last,
+            nat_ports: self.nat_ports,
+            nat_timeouts: self.nat_timeouts,
             reserved: [0; 4],
         }
     }
@@ -92,17 +99,32 @@ impl Config {
         self.flags
     }
 
+    /// The same in this phase of a handover: one of the flags of [`ConfigFlags::HANDOVER`], or none.
+    #[must_use]
+    pub const fn in_handover(mut self, phase: ConfigFlags) -> Self {
+        self.flags = self.flags.without(ConfigFlags::HANDOVER).with(phase);
+        self
+    }
+
     /// Index of the tunnel device, 0 while there is none.
     #[inline(always)]
     pub const fn tunnel_ifindex(&self) -> u32 {
         self.tunnel_ifindex
     }
 
-    /// First and last port that masquerading may take.
+    /// Ports that masquerading may take.
     #[inline(always)]
-    pub const fn snat_ports(&self) -> (u16, u16) {
-        (self.snat_first, self.snat_last)
+    pub const fn nat_ports(&self) -> &NatPorts {
+        &self.nat_ports
+    }
+
+    /// For how long it keeps them.
+    #[inline(always)]
+    pub const fn nat_timeouts(&self) -> &NatTimeouts {
+        &self.nat_timeouts
     }
 }
 
-const _: () = assert!(size_of::<Config>() == 80);
+record!(Config { node_v4, node_v6, gateway_v4, gateway_v6, flags, tunnel_ifindex, nat_ports, nat_timeouts; reserved });
+
+const _: () = assert!(size_of::<Config>() == 112);

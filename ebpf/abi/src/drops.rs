@@ -35,6 +35,8 @@ numbered! {
         RewriteFailed = 12, "rewrite-failed";
         /// The datapath has no configuration yet.
         NotConfigured = 13, "not-configured";
+        /// A part of an SCTP packet whose port would have to be changed: the checksum covers the whole.
+        SctpFragmented = 14, "sctp-fragmented";
     }
 }
 
@@ -168,6 +170,23 @@ impl DropEvent {
         })
     }
 }
+
+record!(DropCount { ingress, egress });
+record!(DropEvent {
+    time,
+    ifindex,
+    len,
+    source_identity,
+    destination_identity,
+    source,
+    destination,
+    source_port,
+    destination_port,
+    protocol,
+    reason,
+    direction,
+    hook
+});
 
 const _: () = assert!(size_of::<DropCount>() == 32);
 const _: () = assert!(size_of::<DropEvent>() == 64);

@@ -78,4 +78,6 @@ impl EndpointValue {
     }
 }
 
+record!(EndpointValue { ifindex, endpoint, identity, flags, pod_mac, host_mac });
+
 const _: () = assert!(size_of::<EndpointValue>() == 28);

@@ -10,6 +10,10 @@ macro_rules! flags {
         #[repr(transparent)]
         pub struct $name($repr);
 
+        impl $crate::record::FieldType for $name {
+            const KIND: $crate::FieldKind = $crate::FieldKind::Number;
+        }
+
         impl $name {
             /// No flag.
             pub const NONE: Self = Self(0);

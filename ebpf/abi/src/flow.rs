@@ -1,5 +1,5 @@
-//! Connection state: the LRU maps `FLOW` (connections and their service translation), `SNAT` (masquerading, both
-//! directions) and `FRAGMENT`. The kernel writes them; user space only lists them.
+//! Connection state: the LRU maps `FLOW` (connections and their service translation) and `FRAGMENT`, and the keys of
+//! `SNAT`. The kernel writes them; user space lists them, and removes what has expired from `SNAT`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -110,10 +110,24 @@ flags! {
         TRANSLATED = 32;
         /// A pod reached itself through a frontend; on its way in, its address was hidden behind the gateway's.
         HAIRPIN = 64;
+        /// The opener has gone on after an answer: not every SYN that is answered makes a connection. Only in `SNAT`.
+        ESTABLISHED = 128;
     }
 }
 
-/// Value of `FLOW`.
+impl FlowFlags {
+    /// Both sides have sent a TCP FIN.
+    pub const FINISHED: Self = Self::FIN_ORIGINAL.with(Self::FIN_REPLY);
+
+    /// Whether the connection was finished by both sides, or reset.
+    #[inline(always)]
+    pub const fn is_closed(self) -> bool {
+        self.contains(Self::RESET) || self.contains(Self::FINISHED)
+    }
+}
+
+/// Value of `FLOW`. What a connection was translated to, which pods of this node take part in it, and under which policies
+/// it was judged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct FlowValue {
@@ -121,15 +135,39 @@ pub struct FlowValue {
     flags: FlowFlags,
     backend: u32,
     address: Address,
+    opener: u32,
+    answerer: u32,
+    epoch: u32,
     port: [u8; 2],
-    reserved: [u8; 6],
+    reserved: [u8; 18],
 }
 
 impl FlowValue {
     /// A connection seen at `now` (nanoseconds since boot, CLOCK_MONOTONIC).
     #[inline(always)]
     pub const fn new(now: u64, flags: FlowFlags) -> Self {
-        Self { last_seen: now, flags, backend: 0, address: [0; 16], port: [0; 2], reserved: [0; 6] }
+        Self {
+            last_seen: now,
+            flags,
+            backend: 0,
+            address: [0; 16],
+            opener: 0,
+            answerer: 0,
+            epoch: 0,
+            port: [0; 2],
+            reserved: [0; 18],
+        }
+    }
+
+    /// The same between these endpoints (numbers of [`EndpointValue`](crate::EndpointValue), 0 for one that is not a pod of
+    /// this node or not known), judged under the policies of this epoch.
+    #[inline(always)]
+    #[must_use]
+    pub const fn judged(mut self, opener: u32, answerer: u32, epoch: u32) -> Self {
+        self.opener = opener;
+        self.answerer = answerer;
+        self.epoch = epoch;
+        self
     }
 
     /// The same with a translation: of a connection the frontend it was opened to, of a service the backend chosen.
@@ -172,59 +210,48 @@ impl FlowValue {
         u16::from_be_bytes(self.port)
     }
 
+    /// Number of the endpoint that opened the connection, 0 for one that is not a pod of this node or not known.
+    #[inline(always)]
+    pub const fn opener(&self) -> u32 {
+        self.opener
+    }
+
+    /// Number of the endpoint that it was opened to, likewise.
+    #[inline(always)]
+    pub const fn answerer(&self) -> u32 {
+        self.answerer
+    }
+
+    /// The policy epoch in which it was judged last; 0: in none.
+    #[inline(always)]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Notes that it was judged once more, with the rules of these endpoints where they are known.
+    #[inline(always)]
+    pub const fn judge_again(&mut self, opener: u32, answerer: u32, epoch: u32) {
+        if opener != 0 {
+            self.opener = opener;
+        }
+        if answerer != 0 {
+            self.answerer = answerer;
+        }
+        // Who was among those asked before, and is not known now, has not been asked again.
+        if self.opener == opener && self.answerer == answerer {
+            self.epoch = epoch;
+        }
+    }
+
     /// Notes a packet. Both directions share the entry and often run on different CPUs, which would take the cache line
     /// from each other; by a coarse clock little of it changes, so only that is written.
     #[inline(always)]
     pub const fn touch(&mut self, now: u64, flags: FlowFlags) {
-        if self.last_seen != now {
+        if self.last_seen < now {
             self.last_seen = now;
         }
         if !self.flags.contains(flags) {
             self.flags = self.flags.with(flags);
-        }
-    }
-}
-
-/// Value of `SNAT`: forward the node's address and the port taken, reverse the pod's address and port.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-pub struct SnatValue {
-    last_seen: u64,
-    address: Address,
-    port: [u8; 2],
-    reserved: [u8; 6],
-}
-
-impl SnatValue {
-    /// A translation to `address` and `port`, used at `now` (nanoseconds since boot).
-    #[inline(always)]
-    pub const fn new(now: u64, address: Address, port: u16) -> Self {
-        Self { last_seen: now, address, port: port.to_be_bytes(), reserved: [0; 6] }
-    }
-
-    /// When the last packet passed, in nanoseconds since boot.
-    #[inline(always)]
-    pub const fn last_seen(&self) -> u64 {
-        self.last_seen
-    }
-
-    /// The address.
-    #[inline(always)]
-    pub const fn address(&self) -> Address {
-        self.address
-    }
-
-    /// The port.
-    #[inline(always)]
-    pub const fn port(&self) -> u16 {
-        u16::from_be_bytes(self.port)
-    }
-
-    /// Notes a packet; writes as seldom as [`FlowValue::touch`].
-    #[inline(always)]
-    pub const fn touch(&mut self, now: u64) {
-        if self.last_seen != now {
-            self.last_seen = now;
         }
     }
 }
@@ -276,7 +303,11 @@ impl FragmentValue {
     }
 }
 
+record!(FlowKey { source, destination, source_port, destination_port, protocol, scope; reserved });
+record!(FlowValue { last_seen, flags, backend, address, opener, answerer, epoch, port; reserved });
+record!(FragmentKey { source, destination, identification, protocol; reserved });
+record!(FragmentValue { source_port, destination_port });
+
 const _: () = assert!(size_of::<FlowKey>() == 40);
-const _: () = assert!(size_of::<FlowValue>() == 40);
-const _: () = assert!(size_of::<SnatValue>() == 32);
+const _: () = assert!(size_of::<FlowValue>() == 64);
 const _: () = assert!(size_of::<FragmentKey>() == 40);

@@ -4,11 +4,13 @@
 //! ports stand in network order inside keys and values and are plain `u16` at every constructor and getter; all
 //! other numbers are native. No type has padding, so that the bytes of equal values are equal and a value can be
 //! written and read as bytes ([`bytemuck::Pod`]). What is added to a value goes into its reserved bytes or changes
-//! its size, and the loader then replaces the pinned map.
+//! its size, and the loader then replaces the pinned map. Each key and value says which fields it has ([`Record`]).
 #![cfg_attr(not(test), no_std)]
 
 #[macro_use]
 mod flags;
+#[macro_use]
+mod record;
 mod address;
 mod config;
 mod drops;
@@ -16,6 +18,7 @@ mod endpoint;
 mod flow;
 pub mod map;
 mod metrics;
+mod nat;
 mod policy;
 mod service;
 mod socket;
@@ -26,13 +29,16 @@ pub use address::{
 pub use config::{Config, ConfigBuilder, ConfigFlags};
 pub use drops::{DropCount, DropEvent, DropEventFacts, DropReason, UnknownDropReason};
 pub use endpoint::{EndpointFlags, EndpointValue, Mac};
-pub use flow::{FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Scope, SnatValue};
+pub use flow::{FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Scope};
+pub use map::{MapKind, MapSpec, TrieKey};
 pub use metrics::{Counter, Hook, Metric};
+pub use nat::{NatPorts, NatTimeouts, SnatValue, forward_key, forward_of, reverse_key};
 pub use policy::{ANY_PEER, Bitmap, Direction, PolicyKey, PolicyValue};
+pub use record::{Field, FieldKind, Record};
 pub use service::{
     BackendFlags, BackendKey, BackendValue, ServiceFlags, ServiceKey, ServiceValue, SlotKey, SlotValue,
 };
-pub use socket::{OriginKey, OriginValue};
+pub use socket::{OriginValue, SocketBackendValue, SocketKey};
 
 /// IANA protocol numbers that the datapath knows.
 pub mod protocol {

@@ -1,102 +1,139 @@
-//! Names and sizes of the maps. All programs of a node share them through pins of the same name.
+//! The maps. All programs of a node share them through pins of the same name.
 
-/// Pods of this node: [`AddressKey`](crate::AddressKey) → [`EndpointValue`](crate::EndpointValue), hash.
-pub const ENDPOINT: &str = "ENDPOINT";
-/// Most addresses of local pods.
-pub const ENDPOINT_ENTRIES: u32 = 16_384;
+use bytemuck::Pod;
 
-/// Owners of addresses: [`AddressKey`](crate::AddressKey) → [`AddressValue`](crate::AddressValue), hash.
-pub const ADDRESS: &str = "ADDRESS";
-/// Most addresses known by themselves.
-pub const ADDRESS_ENTRIES: u32 = 1 << 20;
+use crate::{Field, Record};
 
-/// Owners of prefixes: [`PrefixKey`](crate::PrefixKey) → [`AddressValue`](crate::AddressValue), LPM trie.
-pub const PREFIX: &str = "PREFIX";
-/// Most prefixes.
-pub const PREFIX_ENTRIES: u32 = 1 << 18;
+/// Kinds of maps, by the names that bpf(2) gives them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MapKind {
+    /// `BPF_MAP_TYPE_HASH`.
+    Hash,
+    /// `BPF_MAP_TYPE_LRU_HASH`: the kernel makes room by forgetting what was not used for long.
+    LruHash,
+    /// `BPF_MAP_TYPE_LPM_TRIE`: longest prefix match.
+    LpmTrie,
+    /// `BPF_MAP_TYPE_ARRAY`: all indices below the number of entries are there.
+    Array,
+    /// `BPF_MAP_TYPE_PERCPU_ARRAY`: the same, with a value for each CPU.
+    PerCpuArray,
+    /// `BPF_MAP_TYPE_RINGBUF`: a queue of values, without keys.
+    RingBuf,
+}
 
-/// Selectors of identities: `u32` → [`Bitmap`](crate::Bitmap), hash.
-pub const IDENTITY: &str = "IDENTITY";
-/// Most identities.
-pub const IDENTITY_ENTRIES: u32 = 1 << 20;
+/// What a map is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapSpec {
+    /// Its name, which is also that of its pin.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: MapKind,
+    /// Size of a key in bytes; 0 for a ring buffer.
+    pub key_size: usize,
+    /// Size of a value in bytes, for a ring buffer that of what the programs put into it.
+    pub value_size: usize,
+    /// Fields of a key.
+    pub key_fields: &'static [Field],
+    /// Fields of a value.
+    pub value_fields: &'static [Field],
+    /// How many entries it can have; of a ring buffer its size in bytes.
+    pub entries: u32,
+    /// Raised when a key or a value gets another meaning while its size stays.
+    pub version: u32,
+}
 
-/// Rules: [`PolicyKey`](crate::PolicyKey) → [`PolicyValue`](crate::PolicyValue), LPM trie.
-pub const POLICY: &str = "POLICY";
-/// Most rules on a node.
-pub const POLICY_ENTRIES: u32 = 1 << 17;
+/// A key of a map with longest prefix match.
+pub trait TrieKey: Copy {
+    /// The key without its length.
+    type Data: Pod;
+    /// Length in bits and data.
+    fn split(&self) -> (u32, Self::Data);
+    /// The opposite.
+    fn join(len: u32, data: Self::Data) -> Self;
+}
 
-/// Frontends: [`ServiceKey`](crate::ServiceKey) → [`ServiceValue`](crate::ServiceValue), hash.
-pub const SERVICE: &str = "SERVICE";
-/// Most frontends.
-pub const SERVICE_ENTRIES: u32 = 1 << 18;
+/// Calls a macro with the list of all maps, the one place where they are listed. The macro takes
+///
+/// ```text
+/// ($($(#[$doc:meta])* $name:ident $method:ident: $kind:ident<$key:ty, $value:ty>,
+///    entries $entries:expr, version $version:literal;)*)
+/// ```
+///
+/// where `$kind` is one of [`MapKind`], and the others are what [`MapSpec`] says.
+#[macro_export]
+macro_rules! for_each_map {
+    ($callback:ident) => {
+        $callback! {
+            /// Pods of this node.
+            ENDPOINT endpoint: Hash<$crate::AddressKey, $crate::EndpointValue>, entries 16_384, version 1;
+            /// Owners of addresses that are known by themselves.
+            ADDRESS address: Hash<$crate::AddressKey, $crate::AddressValue>, entries 1 << 20, version 1;
+            /// Owners of prefixes.
+            PREFIX prefix: LpmTrie<$crate::PrefixKey, $crate::AddressValue>, entries 1 << 18, version 1;
+            /// Selectors of identities.
+            IDENTITY identity: Hash<u32, $crate::Bitmap>, entries 1 << 20, version 1;
+            /// Rules.
+            POLICY policy: LpmTrie<$crate::PolicyKey, $crate::PolicyValue>, entries 1 << 17, version 1;
+            /// Frontends.
+            SERVICE service: Hash<$crate::ServiceKey, $crate::ServiceValue>, entries 1 << 18, version 1;
+            /// Slots of all services together.
+            BACKEND_SLOT backend_slot: Hash<$crate::SlotKey, $crate::SlotValue>, entries 1 << 20, version 1;
+            /// Backends.
+            BACKEND backend: Hash<$crate::BackendKey, $crate::BackendValue>, entries 1 << 19, version 1;
+            /// Connections. User space only reads them.
+            FLOW flow: LruHash<$crate::FlowKey, $crate::FlowValue>, entries 1 << 18, version 1;
+            /// Masqueraded connections, two entries for each. User space reads them, and removes what has expired.
+            SNAT snat: LruHash<$crate::FlowKey, $crate::SnatValue>, entries 1 << 17, version 2;
+            /// Datagrams in fragments. User space only reads them.
+            FRAGMENT fragment: LruHash<$crate::FragmentKey, $crate::FragmentValue>, entries 8192, version 1;
+            /// Redirected sockets. User space only reads them.
+            ORIGIN origin: LruHash<$crate::SocketKey, $crate::OriginValue>, entries 1 << 17, version 1;
+            /// Backends of datagram sockets, one entry for each frontend that a socket asks for. User space only reads
+            /// them.
+            SOCKET_BACKEND socket_backend: LruHash<$crate::SocketKey, $crate::SocketBackendValue>,
+                entries 1 << 17, version 1;
+            /// Drops by reason.
+            DROPS drops: PerCpuArray<u32, $crate::DropCount>, entries 64, version 1;
+            /// Counters by what was done.
+            METRICS metrics: PerCpuArray<u32, $crate::Counter>, entries 64, version 1;
+            /// Drops as they happen.
+            EVENTS events: RingBuf<(), $crate::DropEvent>, entries 1 << 18, version 1;
+            /// What the node is, at index 0.
+            CONFIG config: Array<u32, $crate::Config>, entries 1, version 1;
+            /// The policy epoch, at index 0. It moves on after rules, or who they are about, have changed; then the next packet
+            /// of each connection is judged as if it opened it. 0: no connection stays judged.
+            POLICY_EPOCH policy_epoch: Array<u32, u32>, entries 1, version 1;
+        }
+    };
+}
 
-/// Slots of services: [`SlotKey`](crate::SlotKey) → [`SlotValue`](crate::SlotValue), hash.
-pub const BACKEND_SLOT: &str = "BACKEND_SLOT";
-/// Most slots of all services together.
-pub const BACKEND_SLOT_ENTRIES: u32 = 1 << 20;
+macro_rules! specs {
+    ($($(#[$doc:meta])* $name:ident $method:ident: $kind:ident<$key:ty, $value:ty>,
+       entries $entries:expr, version $version:literal;)*) => {
+        $(
+            $(#[$doc])*
+            pub const $name: MapSpec = MapSpec {
+                name: stringify!($name),
+                kind: MapKind::$kind,
+                key_size: size_of::<$key>(),
+                value_size: size_of::<$value>(),
+                key_fields: <$key as Record>::FIELDS,
+                value_fields: <$value as Record>::FIELDS,
+                entries: $entries,
+                version: $version,
+            };
+        )*
 
-/// Backends: [`BackendKey`](crate::BackendKey) → [`BackendValue`](crate::BackendValue), hash.
-pub const BACKEND: &str = "BACKEND";
-/// Most backends.
-pub const BACKEND_ENTRIES: u32 = 1 << 19;
+        /// All maps, in no particular order.
+        pub const ALL: &[MapSpec] = &[$($name),*];
+    };
+}
 
-/// Connections: [`FlowKey`](crate::FlowKey) → [`FlowValue`](crate::FlowValue), LRU hash.
-pub const FLOW: &str = "FLOW";
-/// Connections remembered.
-pub const FLOW_ENTRIES: u32 = 1 << 18;
+for_each_map!(specs);
 
-/// Masquerading: [`FlowKey`](crate::FlowKey) → [`SnatValue`](crate::SnatValue), LRU hash.
-pub const SNAT: &str = "SNAT";
-/// Masqueraded connections remembered, two entries for each.
-pub const SNAT_ENTRIES: u32 = 1 << 17;
+/// The programs of the version before, by the numbers of their hooks: a program array that is in no generation's description,
+/// since nothing of it is carried over.
+pub const PREVIOUS: &str = "PREVIOUS";
 
-/// Datagrams in fragments: [`FragmentKey`](crate::FragmentKey) → [`FragmentValue`](crate::FragmentValue), LRU hash.
-pub const FRAGMENT: &str = "FRAGMENT";
-/// Fragmented datagrams remembered.
-pub const FRAGMENT_ENTRIES: u32 = 8192;
-
-/// Redirected sockets: [`OriginKey`](crate::OriginKey) → [`OriginValue`](crate::OriginValue), LRU hash.
-pub const ORIGIN: &str = "ORIGIN";
-/// Redirected sockets remembered.
-pub const ORIGIN_ENTRIES: u32 = 1 << 17;
-
-/// Drops by reason: `u32` → [`DropCount`](crate::DropCount), per-CPU array.
-pub const DROPS: &str = "DROPS";
-/// Room for reasons.
-pub const DROPS_ENTRIES: u32 = 64;
-
-/// Counters: `u32` → [`Counter`](crate::Counter), per-CPU array.
-pub const METRICS: &str = "METRICS";
-/// Room for counters.
-pub const METRICS_ENTRIES: u32 = 64;
-
-/// Drops as they happen: [`DropEvent`](crate::DropEvent), ring buffer.
-pub const EVENTS: &str = "EVENTS";
-/// Bytes of the ring buffer.
-pub const EVENTS_BYTES: u32 = 1 << 18;
-
-/// What the node is: index 0 → [`Config`](crate::Config), array.
-pub const CONFIG: &str = "CONFIG";
-
-/// The maps that programs share, in no particular order.
-pub const ALL: [&str; 16] = [
-    ENDPOINT,
-    ADDRESS,
-    PREFIX,
-    IDENTITY,
-    POLICY,
-    SERVICE,
-    BACKEND_SLOT,
-    BACKEND,
-    FLOW,
-    SNAT,
-    FRAGMENT,
-    ORIGIN,
-    DROPS,
-    METRICS,
-    EVENTS,
-    CONFIG,
-];
-
-const _: () = assert!(crate::DropReason::ALL.len() <= DROPS_ENTRIES as usize);
-const _: () = assert!(crate::Metric::ALL.len() <= METRICS_ENTRIES as usize);
+const _: () = assert!(crate::DropReason::ALL.len() <= DROPS.entries as usize);
+const _: () = assert!(crate::Metric::ALL.len() <= METRICS.entries as usize);

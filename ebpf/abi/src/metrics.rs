@@ -112,4 +112,6 @@ numbered! {
     }
 }
 
+record!(Counter { packets, bytes });
+
 const _: () = assert!(size_of::<Counter>() == 16);

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::TrieKey;
+
 /// The bit that every peer has, whoever it is and whether or not `IDENTITY` knows it. A rule for everybody sets it.
 pub const ANY_PEER: u16 = 0;
 
@@ -173,6 +175,18 @@ impl PolicyKey {
     }
 }
 
+impl TrieKey for PolicyKey {
+    type Data = [u8; 8];
+
+    fn split(&self) -> (u32, [u8; 8]) {
+        (self.prefix_len, self.data())
+    }
+
+    fn join(len: u32, data: [u8; 8]) -> Self {
+        Self::from_data(len, data)
+    }
+}
+
 /// Value of `POLICY`: which selectors are let through and which are refused. It holds the union of the entries with
 /// shorter prefixes, because only the longest match counts. A denied selector wins over an allowed one; what is
 /// neither is refused; so is everything when the direction is enforced and no entry matches.
@@ -207,6 +221,10 @@ impl PolicyValue {
         !self.deny.intersects(peer) && self.allow.intersects(peer)
     }
 }
+
+record!(Bitmap { words });
+record!(PolicyKey { prefix_len, endpoint, direction, protocol, port });
+record!(PolicyValue { allow, deny });
 
 const _: () = assert!(size_of::<Bitmap>() == 128);
 const _: () = assert!(size_of::<PolicyKey>() == 12);

@@ -194,6 +194,13 @@ impl BackendValue {
     }
 }
 
+record!(ServiceKey { address, port, protocol, scope });
+record!(ServiceValue { id, count, flags });
+record!(SlotKey { service, slot });
+record!(SlotValue { backend });
+record!(BackendKey { id });
+record!(BackendValue { address, port, cluster, flags });
+
 const _: () = assert!(size_of::<ServiceKey>() == 20);
 const _: () = assert!(size_of::<ServiceValue>() == 12);
 const _: () = assert!(size_of::<SlotKey>() == 8);

@@ -1,13 +1,14 @@
-//! What sockets were redirected by `sock_lb`: the LRU map `ORIGIN`, so that they see the frontend as their peer.
+//! What `sock_lb` remembers of sockets: the LRU maps `ORIGIN`, so that they see the frontend as their peer, and
+//! `SOCKET_BACKEND`, so that a datagram socket stays with its backend.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::Address;
 
-/// Key of `ORIGIN`: a socket and the backend it talks to.
+/// Key of `ORIGIN`: a socket and the backend it talks to. Key of `SOCKET_BACKEND`: a socket and the frontend it asks for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct OriginKey {
+pub struct SocketKey {
     cookie: u64,
     address: Address,
     port: [u8; 2],
@@ -15,8 +16,8 @@ pub struct OriginKey {
     reserved: [u8; 5],
 }
 
-impl OriginKey {
-    /// A socket by its cookie (SO_COOKIE), the backend's address and port, and the IANA protocol number.
+impl SocketKey {
+    /// A socket by its cookie (SO_COOKIE), its peer's address and port, and the IANA protocol number.
     #[inline(always)]
     pub const fn new(cookie: u64, address: Address, port: u16, protocol: u8) -> Self {
         Self { cookie, address, port: port.to_be_bytes(), protocol, reserved: [0; 5] }
@@ -27,12 +28,12 @@ impl OriginKey {
         self.cookie
     }
 
-    /// The backend's address.
+    /// The peer's address.
     pub const fn address(&self) -> Address {
         self.address
     }
 
-    /// The backend's port.
+    /// The peer's port.
     pub const fn port(&self) -> u16 {
         u16::from_be_bytes(self.port)
     }
@@ -67,5 +68,30 @@ impl OriginValue {
     }
 }
 
-const _: () = assert!(size_of::<OriginKey>() == 32);
+/// Value of `SOCKET_BACKEND`: the backend that the socket's datagrams to the frontend go to, while `BACKEND` has it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SocketBackendValue {
+    backend: u32,
+}
+
+impl SocketBackendValue {
+    /// The backend with this number.
+    #[inline(always)]
+    pub const fn new(backend: u32) -> Self {
+        Self { backend }
+    }
+
+    /// Number of the backend.
+    #[inline(always)]
+    pub const fn backend(&self) -> u32 {
+        self.backend
+    }
+}
+
+record!(SocketKey { cookie, address, port, protocol; reserved });
+record!(OriginValue { address, port; reserved });
+record!(SocketBackendValue { backend });
+
+const _: () = assert!(size_of::<SocketKey>() == 32);
 const _: () = assert!(size_of::<OriginValue>() == 20);

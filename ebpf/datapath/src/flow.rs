@@ -29,6 +29,54 @@ impl Seen {
     }
 }
 
+/// A [`Seen`], and whether the connection was judged under the policies of now; in one number: what a BPF function can
+/// return.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Observed(u8);
+
+impl Observed {
+    const JUDGED: u8 = 0x80;
+    const NEW: Self = Self::new(Seen::New, false);
+
+    #[inline(always)]
+    const fn new(seen: Seen, judged: bool) -> Self {
+        Self(seen as u8 | if judged { Self::JUDGED } else { 0 })
+    }
+
+    /// What the packet is in its connection.
+    #[inline(always)]
+    pub const fn seen(self) -> Seen {
+        const ALL: [Seen; 5] =
+            [Seen::Original, Seen::Reply, Seen::TranslatedReply, Seen::HairpinReply, Seen::Conflict];
+        let mut i = 0;
+        while i < ALL.len() {
+            if self.0 & !Self::JUDGED == ALL[i] as u8 {
+                return ALL[i];
+            }
+            i += 1;
+        }
+        Seen::New
+    }
+
+    /// Whether no rule has to be asked.
+    #[inline(always)]
+    pub const fn is_judged(self) -> bool {
+        self.0 & Self::JUDGED != 0
+    }
+}
+
+/// What takes part in a connection besides its addresses.
+#[derive(Clone, Copy)]
+pub struct Local {
+    /// Number of the endpoint that sends the packet; 0 when that is not a pod of this node, or not known.
+    pub sender: u32,
+    /// Number of the endpoint that it goes to, likewise.
+    pub receiver: u32,
+    /// The policy epoch, as it was before any rule was asked.
+    pub epoch: u32,
+}
+
 const SECOND: u64 = 1_000_000_000;
 /// A TCP connection that was closed or reset may be reopened after the delayed packets of the old one.
 const CLOSED: u64 = 10 * SECOND;
@@ -41,15 +89,37 @@ const IDLE: u64 = 180 * SECOND;
 
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
-const BOTH_FINS: FlowFlags = FlowFlags::FIN_ORIGINAL.with(FlowFlags::FIN_REPLY);
 
 /// Looks up the connection of a packet and notes the packet in it. For a translated reply, `headers.frontend` is
-/// set.
+/// set. The connection of a pod that had one of the addresses before is none.
 #[inline(never)]
-pub fn observe<T: Tables>(tables: &T, headers: &mut Headers) -> Seen {
+pub fn observe<T: Tables>(tables: &T, headers: &mut Headers, local: &Local) -> Observed {
     let (key, from_source) = connection_key(&headers.tuple);
     let now = tables.now();
-    tables.flow(&key, |flow| note(flow, headers, from_source, now)).unwrap_or(Seen::New)
+    tables.flow(&key, |flow| note(flow, headers, local, from_source, now)).unwrap_or(Observed::NEW)
+}
+
+/// Whether there is an entry for the connection, and still counts.
+#[inline(always)]
+pub fn is_known<T: Tables>(tables: &T, tuple: &Tuple) -> bool {
+    let now = tables.now();
+    tables.flow(&connection_key(tuple).0, |flow| is_alive(flow, tuple.protocol, now)) == Some(true)
+}
+
+/// Notes that the connection of the packet was judged by the rules of its local endpoints. An error notes nothing.
+#[inline(never)]
+pub fn set_judged<T: Tables>(tables: &T, headers: &Headers, local: &Local) {
+    if headers.is_error() {
+        return;
+    }
+    let (key, from_source) = connection_key(&headers.tuple);
+    tables.flow(&key, |flow| {
+        if flow.flags().contains(FlowFlags::FROM_SOURCE) == from_source {
+            flow.judge_again(local.sender, local.receiver, local.epoch);
+        } else {
+            flow.judge_again(local.receiver, local.sender, local.epoch);
+        }
+    });
 }
 
 /// Records a new connection in the direction of the packet.
@@ -57,7 +127,12 @@ pub fn observe<T: Tables>(tables: &T, headers: &mut Headers) -> Seen {
 /// # Errors
 /// [`DropReason::FlowTableFull`].
 #[inline(never)]
-pub fn open<T: Tables>(tables: &T, headers: &Headers, hairpin: bool) -> Result<(), DropReason> {
+pub fn open<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    local: &Local,
+    hairpin: bool,
+) -> Result<(), DropReason> {
     if headers.is_error() {
         return Ok(());
     }
@@ -78,18 +153,44 @@ pub fn open<T: Tables>(tables: &T, headers: &Headers, hairpin: bool) -> Result<(
     if headers.tcp_flags & RST != 0 {
         flow.touch(tables.now(), FlowFlags::RESET);
     }
-    if tables.set_flow(&key, &flow) { Ok(()) } else { Err(DropReason::FlowTableFull) }
+    store(tables, &key, &flow.judged(local.sender, local.receiver, local.epoch))
 }
 
-/// Whether an entry still counts.
+/// Records a connection that the receiver of the packet has opened before, as another table says, and which the packet
+/// answers.
+///
+/// # Errors
+/// [`DropReason::FlowTableFull`].
+#[inline(never)]
+pub fn open_answered<T: Tables>(tables: &T, headers: &Headers, local: &Local) -> Result<(), DropReason> {
+    if headers.is_error() {
+        return Ok(());
+    }
+    let (key, from_source) = connection_key(&headers.tuple);
+    let opener = if from_source { FlowFlags::NONE } else { FlowFlags::FROM_SOURCE };
+    let progress = tcp_progress(headers.tcp_flags, FlowFlags::FIN_REPLY);
+    let flow = FlowValue::new(tables.now(), opener.with(FlowFlags::REPLIED).with(progress));
+    store(tables, &key, &flow.judged(local.receiver, local.sender, local.epoch))
+}
+
+/// Adds or replaces an entry.
+///
+/// # Errors
+/// [`DropReason::FlowTableFull`].
+#[inline(always)]
+pub fn store<T: Tables>(tables: &T, key: &FlowKey, flow: &FlowValue) -> Result<(), DropReason> {
+    if tables.set_flow(key, flow) { Ok(()) } else { Err(DropReason::FlowTableFull) }
+}
+
+/// Whether an entry still counts. Another CPU may have noted a later tick since `now` was read.
 #[inline(always)]
 pub fn is_alive(flow: &FlowValue, number: u8, now: u64) -> bool {
-    now.wrapping_sub(flow.last_seen()) < lifetime(flow.flags(), number)
+    now.saturating_sub(flow.last_seen()) < lifetime(flow.flags(), number)
 }
 
 #[inline(always)]
 const fn lifetime(flags: FlowFlags, number: u8) -> u64 {
-    if is_closed(flags) {
+    if flags.is_closed() {
         CLOSED
     } else if !flags.contains(FlowFlags::REPLIED) {
         UNREPLIED
@@ -98,11 +199,6 @@ const fn lifetime(flags: FlowFlags, number: u8) -> u64 {
     } else {
         IDLE
     }
-}
-
-#[inline(always)]
-const fn is_closed(flags: FlowFlags) -> bool {
-    flags.contains(FlowFlags::RESET) || flags.contains(BOTH_FINS)
 }
 
 /// The key of the connection, and whether the sender stands as source in it.
@@ -133,11 +229,40 @@ fn is_before(a: &Address, a_port: u16, b: &Address, b_port: u16) -> bool {
 }
 
 #[inline(always)]
-fn note(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now: u64) -> Seen {
+fn note(flow: &mut FlowValue, headers: &mut Headers, local: &Local, from_source: bool, now: u64) -> Observed {
     let flags = flow.flags();
-    if !is_alive(flow, headers.tuple.protocol, now) || (headers.opens() && is_closed(flags)) {
-        return Seen::New;
+    if !is_alive(flow, headers.tuple.protocol, now) || (headers.opens() && flags.is_closed()) {
+        return Observed::NEW;
     }
+    let (sender, receiver) = if flags.contains(FlowFlags::FROM_SOURCE) == from_source {
+        (flow.opener(), flow.answerer())
+    } else {
+        (flow.answerer(), flow.opener())
+    };
+    if is_another(sender, local.sender) || is_another(receiver, local.receiver) {
+        return Observed::NEW;
+    }
+    let asked = was_asked(sender, local.sender) && was_asked(receiver, local.receiver);
+    let judged = asked && flow.epoch() == local.epoch && local.epoch != 0;
+    let seen = progress(flow, headers, from_source, now);
+    Observed::new(seen, judged && !matches!(seen, Seen::New | Seen::Conflict))
+}
+
+/// Whether the rules of an endpoint were among those that the connection was judged by.
+#[inline(always)]
+const fn was_asked(noted: u32, endpoint: u32) -> bool {
+    endpoint == 0 || noted == endpoint
+}
+
+/// Whether both numbers are known, and are those of two endpoints.
+#[inline(always)]
+pub const fn is_another(noted: u32, endpoint: u32) -> bool {
+    noted != 0 && endpoint != 0 && noted != endpoint
+}
+
+#[inline(always)]
+fn progress(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now: u64) -> Seen {
+    let flags = flow.flags();
     let translated = flags.contains(FlowFlags::TRANSLATED);
     if flags.contains(FlowFlags::FROM_SOURCE) == from_source {
         let same = translated == headers.translated

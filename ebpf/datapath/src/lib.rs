@@ -11,11 +11,13 @@
 
 mod checksum;
 mod flow;
+pub mod handover;
 pub mod hook;
 mod packet;
 mod parse;
 mod policy;
 mod rewrite;
+mod sctp;
 mod service;
 mod snat;
 pub mod socket;

@@ -52,6 +52,9 @@ pub trait Packet {
     /// route, a route to the node itself, or a packet too large for the way.
     fn route(&mut self, tuple: &Tuple, v6: bool) -> bool;
 
+    /// Whether a TCP or UDP socket of the node would get a packet with these ends; false for other protocols.
+    fn has_socket(&mut self, tuple: &Tuple, v6: bool) -> bool;
+
     /// Whether the packet (each segment of it) fits the device.
     fn fits(&mut self, ifindex: u32) -> bool;
 }

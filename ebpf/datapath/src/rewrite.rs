@@ -5,6 +5,7 @@ use tombolo_abi::{Address, DropReason, protocol};
 use crate::{
     Fragment, Headers, Packet, Transport,
     checksum::{difference, update},
+    sctp,
 };
 
 /// Which end of a packet.
@@ -44,6 +45,9 @@ pub fn set_end<P: Packet>(
     };
     if !changed {
         return Err(DropReason::RewriteFailed);
+    }
+    if !headers.is_error() && headers.protocol == protocol::SCTP && end_of(headers, end).1 != port {
+        sctp::set_port(packet, headers, end, port)?;
     }
     match end {
         End::Source => {
@@ -86,8 +90,7 @@ fn in_packet<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &A
         let (old_address, old_port) = end_of(headers, end);
         let l4 = usize::from(headers.l4);
         let Some((field, pseudo)) = checksum_field(headers.protocol) else {
-            // SCTP: its CRC covers the ports but no address.
-            return (headers.transport != Transport::Ports || old_port == port).then_some(());
+            return Some(());
         };
         let zero_is_none = headers.protocol == protocol::UDP;
         if pseudo {
@@ -155,7 +158,8 @@ fn store_address<P: Packet>(packet: &mut P, l3: u16, v6: bool, end: End, address
     packet.store(l3 + 10, [c[0], c[1], s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]])
 }
 
-/// Where the checksum stands in the transport header, and whether it covers the addresses.
+/// Where the checksum stands in the transport header, and whether it covers the addresses; that of SCTP does not, and is
+/// no sum.
 #[inline(always)]
 const fn checksum_field(number: u8) -> Option<(usize, bool)> {
     match number {

@@ -8,6 +8,7 @@ use tombolo_abi::{
 use crate::{
     Headers, Packet, Tables, Transport, Tuple, flow,
     rewrite::{End, set_end},
+    tables::same,
 };
 
 /// Backends tried when connections between the same addresses and ports are in the way.
@@ -60,7 +61,7 @@ fn find<'t, T: Tables>(tables: &'t T, tuple: &Tuple) -> Option<&'t ServiceValue>
 
 /// The key under which the backend of a client's connection is remembered.
 #[inline(always)]
-fn sticky_key(t: &Tuple) -> FlowKey {
+pub fn sticky_key(t: &Tuple) -> FlowKey {
     FlowKey::new(Scope::Service, t.source, t.source_port, t.destination, t.destination_port, t.protocol)
 }
 
@@ -87,11 +88,7 @@ fn remembered<T: Tables>(tables: &T, headers: &mut Headers, to: &mut (Address, u
 #[inline(never)]
 fn remember<T: Tables>(tables: &T, headers: &Headers, to: &(Address, u16)) -> Result<(), DropReason> {
     let sticky = FlowValue::new(tables.now(), FlowFlags::NONE).translated(headers.backend, to.0, to.1);
-    if tables.set_flow(&sticky_key(&headers.tuple), &sticky) {
-        Ok(())
-    } else {
-        Err(DropReason::FlowTableFull)
-    }
+    flow::store(tables, &sticky_key(&headers.tuple), &sticky)
 }
 
 #[inline(always)]
@@ -140,7 +137,12 @@ fn propose<T: Tables>(
 #[inline(never)]
 fn is_free<T: Tables>(tables: &T, headers: &Headers, to: &(Address, u16)) -> bool {
     let t = &headers.tuple;
-    let (key, _) = flow::key_between(&t.source, t.source_port, &to.0, to.1, t.protocol);
+    let client = match tables.config() {
+        // A pod that reaches itself is seen as the gateway.
+        Some(config) if same(&to.0, &t.source) => config.gateway(headers.is_v6()),
+        _ => &t.source,
+    };
+    let (key, _) = flow::key_between(client, t.source_port, &to.0, to.1, t.protocol);
     let now = tables.now();
     let taken = tables.flow(&key, |other| {
         let same = other.flags().contains(FlowFlags::TRANSLATED)

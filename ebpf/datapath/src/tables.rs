@@ -2,8 +2,8 @@
 
 use tombolo_abi::{
     Address, AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, EndpointValue, FlowKey,
-    FlowValue, FragmentKey, FragmentValue, Metric, OriginKey, OriginValue, PolicyKey, PolicyValue, PrefixKey,
-    ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
+    FlowValue, FragmentKey, FragmentValue, Metric, OriginValue, PolicyKey, PolicyValue, PrefixKey,
+    ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue, SocketKey,
 };
 
 /// Everything that is not the packet. The names are those of the maps.
@@ -14,6 +14,8 @@ pub trait Tables {
     /// 32 random bits.
     fn random(&self) -> u32;
     fn config(&self) -> Option<&Config>;
+    /// The policy epoch.
+    fn policy_epoch(&self) -> u32;
     fn endpoint(&self, key: &AddressKey) -> Option<&EndpointValue>;
     fn address(&self, key: &AddressKey) -> Option<&AddressValue>;
     fn prefix(&self, key: &PrefixKey) -> Option<&AddressValue>;
@@ -32,8 +34,10 @@ pub trait Tables {
     fn set_snat(&self, key: &FlowKey, value: &SnatValue, replace: bool) -> bool;
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
     fn set_fragment(&self, key: &FragmentKey, value: &FragmentValue);
-    fn set_origin(&self, key: &OriginKey, value: &OriginValue) -> bool;
-    fn origin(&self, key: &OriginKey) -> Option<OriginValue>;
+    fn set_origin(&self, key: &SocketKey, value: &OriginValue) -> bool;
+    fn origin(&self, key: &SocketKey) -> Option<OriginValue>;
+    fn set_socket_backend(&self, key: &SocketKey, value: &SocketBackendValue) -> bool;
+    fn socket_backend(&self, key: &SocketKey) -> Option<SocketBackendValue>;
     /// Counts a packet of `bytes`.
     fn count(&self, metric: Metric, bytes: u32);
 }

@@ -8,8 +8,8 @@ use std::{
 
 use tombolo_abi::{
     Address, AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, EndpointValue, FlowKey,
-    FlowValue, FragmentKey, FragmentValue, Metric, OriginKey, OriginValue, PolicyKey, PolicyValue, PrefixKey,
-    ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, protocol,
+    FlowValue, FragmentKey, FragmentValue, Metric, OriginValue, PolicyKey, PolicyValue, PrefixKey,
+    ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue, SocketKey, protocol,
 };
 
 use crate::{Packet, Tables, Tuple, checksum};
@@ -24,6 +24,12 @@ pub fn full_checksum(bytes: &[u8]) -> [u8; 2] {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     (!u16::try_from(sum).unwrap()).to_be_bytes()
+}
+
+/// The CRC32c (RFC 9260, appendix A) over all bytes, bit by bit.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |r: u32| if r & 1 == 1 { r >> 1 ^ 0x82f6_3b78 } else { r >> 1 };
+    !bytes.iter().fold(!0, |r, byte| (0..8).fold(r ^ u32::from(*byte), |r, _| step(r)))
 }
 
 /// A frame in memory: its bytes from the first header on.
@@ -60,7 +66,11 @@ impl Frame {
         frame.extend(ip);
         frame.extend(l4);
         let mut frame = Self(frame);
-        let l4_checksum = frame.transport_checksum();
+        let l4_checksum = match frame.transport_checksum() {
+            // Zero would say that there is none (RFC 768).
+            [0, 0] if number == protocol::UDP => [0xff, 0xff],
+            sum => sum,
+        };
         frame.0[34 + field..36 + field].copy_from_slice(&l4_checksum);
         frame
     }
@@ -121,6 +131,10 @@ impl Packet for Frame {
         true
     }
 
+    fn has_socket(&mut self, _: &Tuple, _: bool) -> bool {
+        false
+    }
+
     fn fits(&mut self, _: u32) -> bool {
         true
     }
@@ -138,6 +152,7 @@ pub struct Memory {
     /// Whether the maps of connections refuse new entries.
     pub full: bool,
     pub config: Config,
+    pub policy_epoch: u32,
     pub endpoints: BTreeMap<AddressKey, EndpointValue>,
     pub addresses: BTreeMap<AddressKey, AddressValue>,
     pub prefixes: BTreeMap<PrefixKey, AddressValue>,
@@ -149,7 +164,8 @@ pub struct Memory {
     pub flows: RefCell<BTreeMap<FlowKey, FlowValue>>,
     pub snat: RefCell<BTreeMap<FlowKey, SnatValue>>,
     pub fragments: RefCell<BTreeMap<FragmentKey, FragmentValue>>,
-    pub origins: RefCell<BTreeMap<OriginKey, OriginValue>>,
+    pub origins: RefCell<BTreeMap<SocketKey, OriginValue>>,
+    pub socket_backends: RefCell<BTreeMap<SocketKey, SocketBackendValue>>,
 }
 
 impl Tables for Memory {
@@ -164,6 +180,10 @@ impl Tables for Memory {
 
     fn config(&self) -> Option<&Config> {
         Some(&self.config)
+    }
+
+    fn policy_epoch(&self) -> u32 {
+        self.policy_epoch
     }
 
     fn endpoint(&self, key: &AddressKey) -> Option<&EndpointValue> {
@@ -245,13 +265,22 @@ impl Tables for Memory {
         self.fragments.borrow_mut().insert(*key, *value);
     }
 
-    fn set_origin(&self, key: &OriginKey, value: &OriginValue) -> bool {
+    fn set_origin(&self, key: &SocketKey, value: &OriginValue) -> bool {
         self.origins.borrow_mut().insert(*key, *value);
         true
     }
 
-    fn origin(&self, key: &OriginKey) -> Option<OriginValue> {
+    fn origin(&self, key: &SocketKey) -> Option<OriginValue> {
         self.origins.borrow().get(key).copied()
+    }
+
+    fn set_socket_backend(&self, key: &SocketKey, value: &SocketBackendValue) -> bool {
+        self.socket_backends.borrow_mut().insert(*key, *value);
+        true
+    }
+
+    fn socket_backend(&self, key: &SocketKey) -> Option<SocketBackendValue> {
+        self.socket_backends.borrow().get(key).copied()
     }
 
     fn count(&self, _: Metric, _: u32) {}

@@ -101,7 +101,7 @@ impl Datapath {
         let directory = open.map_err(|source| AttachError::Cgroup { path: cgroup.to_owned(), source })?;
         let target = sys::raw(directory.as_fd());
         for (program, attach_type) in SOCK_LB_PROGRAMS {
-            let pin = pins::links(&self.pin_dir).join(format!("sock_lb-{program}"));
+            let pin = cgroup_pin(&self.pin_dir, program);
             attach(self.fd(program)?, &pin, target, attach_type).map_err(|source| AttachError::Attach {
                 program,
                 target: format!("cgroup {}", cgroup.display()),
@@ -142,6 +142,26 @@ impl Datapath {
         Ok(devices)
     }
 
+    /// Replaces the programs of all devices that are not pods' by those of this version, whatever devices these are.
+    pub(crate) fn replace_everywhere(&self) -> Result<(), AttachError> {
+        for ifindex in self.attached_devices()? {
+            for (program, _) in NET.into_iter().chain(MESH) {
+                let path = device_pin(&self.pin_dir, program, ifindex);
+                let replaced = match sys::open_pin(&path) {
+                    Ok(link) => sys::link_update(link.as_fd(), self.fd(program)?),
+                    Err(e) => Err(e),
+                };
+                match replaced {
+                    // Nothing there, or its device is gone.
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOLINK)) => {}
+                    Err(source) => return Err(AttachError::Pin { path, source }),
+                    Ok(()) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn attach_to_device(&self, programs: &[(&'static str, u32)], ifindex: u32) -> Result<(), AttachError> {
         for &(program, attach_type) in programs {
             let pin = device_pin(&self.pin_dir, program, ifindex);
@@ -157,6 +177,11 @@ impl Datapath {
 
 fn device_pin(pin_dir: &Path, program: &str, ifindex: u32) -> PathBuf {
     pins::links(pin_dir).join(format!("{program}-{ifindex}"))
+}
+
+/// The link of one of the cgroup programs.
+pub(crate) fn cgroup_pin(pin_dir: &Path, program: &str) -> PathBuf {
+    pins::links(pin_dir).join(format!("sock_lb-{program}"))
 }
 
 /// Replaces the program of the pinned link, or makes a new link where there is none or its device is gone.
@@ -176,10 +201,6 @@ fn attach(program: BorrowedFd<'_>, pin: &Path, target: u32, attach_type: u32) ->
 }
 
 fn remove(pin: &Path) -> Result<(), AttachError> {
-    match fs::remove_file(pin) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(AttachError::Pin { path: pin.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
+    pins::unless_gone(fs::remove_file(pin))
+        .map_err(|source| AttachError::Pin { path: pin.to_owned(), source })
 }

@@ -3,6 +3,7 @@
 use std::{
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
@@ -11,8 +12,14 @@ use aya::{
 };
 
 use crate::{
+    AttachError,
+    carry::{Carried, CarryError, What, carry_all},
+    description::Description,
     features::{self, FeatureError},
+    generation::{self, Generation, GenerationError},
+    handover::{self, HandoverError},
     maps::Maps,
+    memory::{self, MemoryError},
     object::{Object, SOCK_LB, SOCK_LB_PROGRAMS, TC},
     pins::{self, PinDirError},
 };
@@ -26,6 +33,18 @@ pub enum LoadError {
     /// The directory of pins cannot be used.
     #[error(transparent)]
     PinDir(#[from] PinDirError),
+    /// The generations of maps cannot be told or changed.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// There is no memory for another generation.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The programs of both versions cannot be put side by side.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// What is in the maps cannot be carried over.
+    #[error(transparent)]
+    Carry(#[from] CarryError),
     /// The maps of an object cannot be made or opened.
     #[error("object {name}: {source}")]
     Object {
@@ -61,30 +80,108 @@ pub struct ProgramStats {
 /// The loaded programs and the maps they share. Dropping it leaves attached programs and pinned maps as they are.
 pub struct Datapath {
     pub(crate) pin_dir: PathBuf,
+    /// Where the maps are pinned, below `pin_dir`.
+    directory: PathBuf,
+    layout: Description,
     objects: Vec<Ebpf>,
-    replaced: Vec<&'static str>,
+    /// Generations before this one whose programs may still run, the newest last.
+    before: Mutex<Vec<Generation>>,
+    /// Whether no program of this generation has ever run.
+    is_new: bool,
 }
 
 impl Datapath {
-    /// Loads all programs, with the maps pinned in `pin_dir` (made if it does not exist). Maps that are there already
-    /// are used as they are; see [`Self::replaced_maps`] for the exception. Nothing is attached.
+    /// Loads all programs, with the maps pinned below `pin_dir` (made if it does not exist). Maps of this version that are
+    /// there already are used as they are. Where another version was here last, this one has maps of its own, with what
+    /// is in the other's; then a handover is due ([`Self::begin_handover`] and those that follow it). Nothing is attached,
+    /// and what runs goes on.
     ///
     /// # Errors
-    /// A kernel that lacks something, a directory that is not on a BPF filesystem, or a program that does not load.
+    /// A kernel that lacks something, a directory that is not on a BPF filesystem, maps that are not what they should be
+    /// or cannot be carried over, too little memory for both, or a program that does not load.
     pub fn load(pin_dir: &Path) -> Result<Self, LoadError> {
         features::probe()?;
-        let replaced = pins::prepare(pin_dir)?;
-        let mut objects = Vec::new();
-        for object in TC {
-            objects.push(load_object(object, &[object.name], pin_dir)?);
+        pins::prepare(pin_dir)?;
+        let layout = Description::current();
+        generation::remove_leftovers(pin_dir)?;
+        let mut before = generation::all(pin_dir)?;
+        while let Some(unused) = before.pop_if(|newest| !generation::has_begun(newest)) {
+            generation::remove(pin_dir, &unused)?;
         }
-        objects.push(load_object(&SOCK_LB, &SOCK_LB_PROGRAMS.map(|(name, _)| name), pin_dir)?);
-        Ok(Self { pin_dir: pin_dir.to_owned(), objects, replaced })
+        let own = before.pop_if(|newest| newest.layout == layout);
+        let is_new = own.is_none();
+        let (directory, objects) = match own {
+            Some(own) => {
+                generation::check(&own)?;
+                let objects = load_objects(&own.directory)?;
+                (own.directory, objects)
+            }
+            None => begin(pin_dir, &layout, &before)?,
+        };
+        if before.is_empty() {
+            generation::note_alone(&directory)?;
+        }
+        let before = Mutex::new(before);
+        Ok(Self { pin_dir: pin_dir.to_owned(), directory, layout, objects, before, is_new })
     }
 
-    /// The maps that were pinned by a version with another layout, and have begun anew and empty.
-    pub fn replaced_maps(&self) -> &[&'static str] {
-        &self.replaced
+    /// The number of the generation before, while its programs may still run.
+    pub fn generation_before(&self) -> Option<u32> {
+        self.before().last().map(|before| before.ordinal)
+    }
+
+    /// Before the first program is attached: carries over once more what the programs of the generation before remember,
+    /// and has them run beside those of this one, which then must be told [`ConfigFlags::BEFORE_OPENS`] at first, then
+    /// [`ConfigFlags::BEFORE_KNOWS`].
+    ///
+    /// [`ConfigFlags::BEFORE_OPENS`]: tombolo_abi::ConfigFlags::BEFORE_OPENS
+    /// [`ConfigFlags::BEFORE_KNOWS`]: tombolo_abi::ConfigFlags::BEFORE_KNOWS
+    ///
+    /// # Errors
+    /// A map cannot be read or written, or the programs are not found.
+    pub fn begin_handover(&self) -> Result<Carried, LoadError> {
+        handover::begin(&self.directory, &self.before())?;
+        handover::keep_links(&self.pin_dir)?;
+        generation::note_begun(&self.directory)?;
+        self.carry(if self.is_new { What::State } else { What::NewState })
+    }
+
+    /// After the last program is attached: carries over what the programs of the generation before have noted since. To be
+    /// called before these programs are told to open connections themselves, at once thereafter, and again when all packets
+    /// that were on their way then have arrived.
+    ///
+    /// # Errors
+    /// A map cannot be read or written.
+    pub fn carry_new(&self) -> Result<Carried, LoadError> {
+        self.carry(What::NewState)
+    }
+
+    /// After the programs have been told that the handover is over: lets those of the generations before go, with their maps,
+    /// also from devices that nobody asks for any more.
+    ///
+    /// # Errors
+    /// A program cannot be replaced, or a pin not be removed.
+    pub fn end_handover(&self) -> Result<(), AttachError> {
+        self.replace_everywhere()?;
+        Ok(self.remove_before()?)
+    }
+
+    fn remove_before(&self) -> Result<(), LoadError> {
+        let mut before = self.before();
+        handover::end(&self.pin_dir, &self.directory)?;
+        for generation in before.iter() {
+            generation::remove(&self.pin_dir, generation)?;
+        }
+        before.clear();
+        Ok(generation::note_alone(&self.directory)?)
+    }
+
+    fn before(&self) -> MutexGuard<'_, Vec<Generation>> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carry(&self, what: What) -> Result<Carried, LoadError> {
+        Ok(carry_all(&self.before(), &self.directory, &self.layout, what)?)
     }
 
     /// The directory of pins.
@@ -94,7 +191,7 @@ impl Datapath {
 
     /// The maps.
     pub fn maps(&self) -> Maps {
-        Maps::at(&self.pin_dir)
+        Maps::at(&self.directory)
     }
 
     /// What the verifier thought of each program.
@@ -125,6 +222,33 @@ impl Datapath {
         };
         fd.map(AsFd::as_fd).map_err(|source| LoadError::Program { name, source })
     }
+}
+
+/// Makes the next generation, with what is in the maps of those before, the newest of which is the last.
+fn begin(
+    root: &Path,
+    layout: &Description,
+    before: &[Generation],
+) -> Result<(PathBuf, Vec<Ebpf>), LoadError> {
+    for before in before {
+        generation::check(before)?;
+    }
+    if let Some(newest) = before.last() {
+        memory::check(newest)?;
+    }
+    let prepared = generation::prepare(root, layout)?;
+    let objects = load_objects(&prepared)?;
+    carry_all(before, &prepared, layout, What::Everything)?;
+    Ok((generation::publish(root)?, objects))
+}
+
+fn load_objects(directory: &Path) -> Result<Vec<Ebpf>, LoadError> {
+    let mut objects = Vec::new();
+    for object in TC {
+        objects.push(load_object(object, &[object.name], directory)?);
+    }
+    objects.push(load_object(&SOCK_LB, &SOCK_LB_PROGRAMS.map(|(name, _)| name), directory)?);
+    Ok(objects)
 }
 
 fn load_object(object: &Object, names: &[&'static str], pin_dir: &Path) -> Result<Ebpf, LoadError> {

@@ -14,7 +14,9 @@ pub struct EventReader {
 
 impl EventReader {
     pub(crate) fn new(ring: Map) -> Result<Self, TableError> {
-        Ok(Self { ring: ring.try_into().map_err(|source| TableError::Open { name: map::EVENTS, source })? })
+        Ok(Self {
+            ring: ring.try_into().map_err(|source| TableError::Open { name: map::EVENTS.name, source })?,
+        })
     }
 
     /// The next drop, none when there is none yet. Entries of another version are skipped.

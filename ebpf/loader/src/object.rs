@@ -27,6 +27,9 @@ objects!("pod_egress", "pod_ingress", "net_ingress", "net_egress", "mesh_ingress
 pub const SOCK_LB: Object =
     Object { name: "sock_lb", bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sock_lb")) };
 
+/// Those of them that find out again what a socket was redirected from.
+pub const SOCK_LB_LOOKUPS: [&str; 4] = ["recvmsg4", "recvmsg6", "getpeername4", "getpeername6"];
+
 /// The programs of [`SOCK_LB`] and where they attach.
 pub const SOCK_LB_PROGRAMS: [(&str, u32); 8] = [
     ("connect4", crate::sys::CGROUP_INET4_CONNECT),

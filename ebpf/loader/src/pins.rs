@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::MapInfo;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-
-use crate::layout::LAYOUTS;
 
 /// Where pins live unless told otherwise.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/tombolo";
@@ -36,9 +33,16 @@ pub(crate) fn links(pin_dir: &Path) -> PathBuf {
     pin_dir.join("links")
 }
 
-/// Makes the directories, and removes pinned maps of another layout: their content cannot be read any more, and the
-/// programs that use them are replaced when they are attached anew. Returns the names of those.
-pub(crate) fn prepare(pin_dir: &Path) -> Result<Vec<&'static str>, PinDirError> {
+/// Whether something was removed, or was not there.
+pub(crate) fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes the directories.
+pub(crate) fn prepare(pin_dir: &Path) -> Result<(), PinDirError> {
     let links = links(pin_dir);
     fs::create_dir_all(&links).map_err(|source| PinDirError::Io { path: links.clone(), source })?;
     let filesystem = statfs(&links).map_err(|e| PinDirError::Io { path: links.clone(), source: e.into() })?;
@@ -48,16 +52,7 @@ pub(crate) fn prepare(pin_dir: &Path) -> Result<Vec<&'static str>, PinDirError> 
         let _ = fs::remove_dir(pin_dir);
         return Err(PinDirError::NotBpf(pin_dir.to_owned()));
     }
-    let mut replaced = Vec::new();
-    for layout in LAYOUTS {
-        let path = pin_dir.join(layout.name);
-        if !path.exists() || MapInfo::from_pin(&path).is_ok_and(|info| layout.fits(&info)) {
-            continue;
-        }
-        fs::remove_file(&path).map_err(|source| PinDirError::Io { path, source })?;
-        replaced.push(layout.name);
-    }
-    Ok(replaced)
+    Ok(())
 }
 
 /// Detaches all programs but those of pods and removes all maps below `pin_dir`; nothing happens when it does not exist.
@@ -70,20 +65,8 @@ pub fn unload(pin_dir: &Path) -> Result<(), PinDirError> {
     }
     // Links first: a program without its maps would be an accident, maps without programs are not.
     for directory in [links(pin_dir), pin_dir.to_owned()] {
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(PinDirError::Io { path: directory, source }),
-        };
-        for entry in entries {
-            let path = entry.map_err(|source| PinDirError::Io { path: directory.clone(), source })?.path();
-            let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
-            removed.map_err(|source| PinDirError::Io { path, source })?;
-        }
+        unless_gone(fs::remove_dir_all(&directory))
+            .map_err(|source| PinDirError::Io { path: directory, source })?;
     }
-    let links = links(pin_dir);
-    if links.exists() {
-        fs::remove_dir(&links).map_err(|source| PinDirError::Io { path: links, source })?;
-    }
-    fs::remove_dir(pin_dir).map_err(|source| PinDirError::Io { path: pin_dir.to_owned(), source })
+    Ok(())
 }

@@ -2,11 +2,17 @@
 
 #![expect(unsafe_code, reason = "tells aya which types are plain bytes")]
 
-use std::marker::PhantomData;
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
-use bytemuck::Pod;
-use tombolo_abi::{PolicyKey, PrefixKey};
+use bytemuck::{Pod, cast_slice_mut};
+use tombolo_abi::TrieKey;
+
+use crate::sys::lookup_batch;
 
 /// A map operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +27,14 @@ pub enum TableError {
         name: &'static str,
         /// Why.
         source: MapError,
+    },
+    /// The map cannot be read in batches.
+    #[error("map {name} cannot be read: {source}")]
+    Batch {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
     },
     /// Anything else.
     #[error("map {name}: {source}")]
@@ -74,11 +88,23 @@ unsafe impl<T: Pod> aya::Pod for Bytes<T> {}
 pub struct Hash<K: Pod, V: Pod> {
     name: &'static str,
     map: HashMap<MapData, Bytes<K>, Bytes<V>>,
+    /// The same map, for batches.
+    descriptor: OwnedFd,
 }
 
+/// Entries that one system call reads. No bucket has so many.
+pub(crate) const BATCH: usize = 4096;
+
 impl<K: Pod, V: Pod> Hash<K, V> {
-    pub(crate) fn new(name: &'static str, map: Map) -> Result<Self, TableError> {
-        Ok(Self { name, map: map.try_into().map_err(|source| TableError::Open { name, source })? })
+    pub(crate) fn new(
+        name: &'static str,
+        data: MapData,
+        kind: fn(MapData) -> Map,
+    ) -> Result<Self, TableError> {
+        let descriptor = data.fd().as_fd().try_clone_to_owned();
+        let descriptor = descriptor.map_err(|source| TableError::Batch { name, source })?;
+        let map = kind(data).try_into().map_err(|source| TableError::Open { name, source })?;
+        Ok(Self { name, map, descriptor })
     }
 }
 
@@ -100,49 +126,17 @@ impl<K: Pod, V: Pod> Table<K, V> for Hash<K, V> {
     }
 
     fn entries(&self) -> Result<Vec<(K, V)>, TableError> {
-        let mut entries = Vec::new();
-        for entry in &self.map {
-            match entry {
-                Ok((key, value)) => entries.push((key.0, value.0)),
-                Err(MapError::KeyNotFound) => {}
-                Err(source) => return Err(TableError::Map { name: self.name, source }),
+        let (mut keys, mut values) = (vec![K::zeroed(); BATCH], vec![V::zeroed(); BATCH]);
+        let (mut entries, mut position) = (Vec::new(), None);
+        loop {
+            let (of_keys, of_values) = (cast_slice_mut(&mut keys), cast_slice_mut(&mut values));
+            let read = lookup_batch(self.descriptor.as_fd(), &mut position, of_keys, of_values, BATCH);
+            let (count, more) = read.map_err(|source| TableError::Batch { name: self.name, source })?;
+            entries.extend(keys.iter().copied().zip(values.iter().copied()).take(count));
+            if !more {
+                return Ok(entries);
             }
         }
-        Ok(entries)
-    }
-}
-
-/// A key of a map with longest prefix match.
-pub trait TrieKey: Copy {
-    /// The key without its length.
-    type Data: Pod;
-    /// Length and data.
-    fn split(&self) -> (u32, Self::Data);
-    /// The opposite.
-    fn join(len: u32, data: Self::Data) -> Self;
-}
-
-impl TrieKey for PolicyKey {
-    type Data = [u8; 8];
-
-    fn split(&self) -> (u32, [u8; 8]) {
-        (self.prefix_len(), self.data())
-    }
-
-    fn join(len: u32, data: [u8; 8]) -> Self {
-        Self::from_data(len, data)
-    }
-}
-
-impl TrieKey for PrefixKey {
-    type Data = [u8; 16];
-
-    fn split(&self) -> (u32, [u8; 16]) {
-        (self.prefix_len(), self.address())
-    }
-
-    fn join(len: u32, data: [u8; 16]) -> Self {
-        Self::new(data, u8::try_from(len).unwrap_or(u8::MAX))
     }
 }
 
@@ -154,8 +148,12 @@ pub struct Trie<K: TrieKey, V: Pod> {
 }
 
 impl<K: TrieKey, V: Pod> Trie<K, V> {
-    pub(crate) fn new(name: &'static str, map: Map) -> Result<Self, TableError> {
-        let map = map.try_into().map_err(|source| TableError::Open { name, source })?;
+    pub(crate) fn new(
+        name: &'static str,
+        data: MapData,
+        kind: fn(MapData) -> Map,
+    ) -> Result<Self, TableError> {
+        let map = kind(data).try_into().map_err(|source| TableError::Open { name, source })?;
         Ok(Self { name, map, key: PhantomData })
     }
 

@@ -7,7 +7,7 @@ mod sk_buff;
 mod tc;
 
 pub use maps::Maps;
-pub use tc::{Unreadable, run};
+pub use tc::{NEXT, Unreadable, is_tagged, run};
 
 /// The license that the kernel is told: it offers some helpers to GPL-compatible programs only.
 #[unsafe(link_section = "license")]

@@ -8,46 +8,48 @@ use aya_ebpf::{
 };
 use tombolo_abi::{
     AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, Counter, Direction, DropCount,
-    DropEvent, DropReason, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentValue, Metric, OriginKey,
+    DropEvent, DropReason, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentValue, Metric,
     OriginValue, PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
-    map as size,
+    SocketBackendValue, SocketKey, TrieKey, for_each_map, map as spec,
 };
 use tombolo_datapath::Tables;
 
-#[map]
-static ENDPOINT: HashMap<AddressKey, EndpointValue> =
-    HashMap::pinned(size::ENDPOINT_ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static ADDRESS: HashMap<AddressKey, AddressValue> = HashMap::pinned(size::ADDRESS_ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static PREFIX: LpmTrie<[u8; 16], AddressValue> = LpmTrie::pinned(size::PREFIX_ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static IDENTITY: HashMap<u32, Bitmap> = HashMap::pinned(size::IDENTITY_ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static POLICY: LpmTrie<[u8; 8], PolicyValue> = LpmTrie::pinned(size::POLICY_ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static SERVICE: HashMap<ServiceKey, ServiceValue> = HashMap::pinned(size::SERVICE_ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static BACKEND_SLOT: HashMap<SlotKey, SlotValue> =
-    HashMap::pinned(size::BACKEND_SLOT_ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static BACKEND: HashMap<BackendKey, BackendValue> = HashMap::pinned(size::BACKEND_ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static FLOW: LruHashMap<FlowKey, FlowValue> = LruHashMap::pinned(size::FLOW_ENTRIES, 0);
-#[map]
-static SNAT: LruHashMap<FlowKey, SnatValue> = LruHashMap::pinned(size::SNAT_ENTRIES, 0);
-#[map]
-static FRAGMENT: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::pinned(size::FRAGMENT_ENTRIES, 0);
-#[map]
-static ORIGIN: LruHashMap<OriginKey, OriginValue> = LruHashMap::pinned(size::ORIGIN_ENTRIES, 0);
-#[map]
-static DROPS: PerCpuArray<DropCount> = PerCpuArray::pinned(size::DROPS_ENTRIES, 0);
-#[map]
-static METRICS: PerCpuArray<Counter> = PerCpuArray::pinned(size::METRICS_ENTRIES, 0);
-#[map]
-static EVENTS: RingBuf = RingBuf::pinned(size::EVENTS_BYTES, 0);
-#[map]
-static CONFIG: Array<Config> = Array::pinned(1, 0);
+macro_rules! define {
+    (Hash $name:ident $key:ty, $value:ty) => {
+        #[map]
+        static $name: HashMap<$key, $value> = HashMap::pinned(spec::$name.entries, BPF_F_NO_PREALLOC);
+    };
+    (LruHash $name:ident $key:ty, $value:ty) => {
+        #[map]
+        static $name: LruHashMap<$key, $value> = LruHashMap::pinned(spec::$name.entries, 0);
+    };
+    (LpmTrie $name:ident $key:ty, $value:ty) => {
+        #[map]
+        static $name: LpmTrie<<$key as TrieKey>::Data, $value> =
+            LpmTrie::pinned(spec::$name.entries, BPF_F_NO_PREALLOC);
+    };
+    (Array $name:ident $key:ty, $value:ty) => {
+        #[map]
+        static $name: Array<$value> = Array::pinned(spec::$name.entries, 0);
+    };
+    (PerCpuArray $name:ident $key:ty, $value:ty) => {
+        #[map]
+        static $name: PerCpuArray<$value> = PerCpuArray::pinned(spec::$name.entries, 0);
+    };
+    (RingBuf $name:ident $key:ty, $value:ty) => {
+        #[map]
+        static $name: RingBuf = RingBuf::pinned(spec::$name.entries, 0);
+    };
+}
+
+macro_rules! statics {
+    ($($(#[$doc:meta])* $name:ident $method:ident: $kind:ident<$key:ty, $value:ty>,
+       entries $entries:expr, version $version:literal;)*) => {
+        $(define! { $kind $name $key, $value })*
+    };
+}
+
+for_each_map!(statics);
 
 /// Access to the maps.
 pub struct Maps;
@@ -89,6 +91,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn config(&self) -> Option<&Config> {
         CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn policy_epoch(&self) -> u32 {
+        POLICY_EPOCH.get(0).copied().unwrap_or(0)
     }
 
     #[inline(always)]
@@ -172,14 +179,25 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn set_origin(&self, key: &OriginKey, value: &OriginValue) -> bool {
+    fn set_origin(&self, key: &SocketKey, value: &OriginValue) -> bool {
         ORIGIN.insert(key, value, 0).is_ok()
     }
 
     #[inline(always)]
-    fn origin(&self, key: &OriginKey) -> Option<OriginValue> {
+    fn origin(&self, key: &SocketKey) -> Option<OriginValue> {
         // SAFETY: as above.
         unsafe { ORIGIN.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn set_socket_backend(&self, key: &SocketKey, value: &SocketBackendValue) -> bool {
+        SOCKET_BACKEND.insert(key, value, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn socket_backend(&self, key: &SocketKey) -> Option<SocketBackendValue> {
+        // SAFETY: as above.
+        unsafe { SOCKET_BACKEND.get(key).copied() }
     }
 
     #[inline(always)]

@@ -4,13 +4,13 @@
 use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_sock_tuple},
     helpers::{
-        bpf_check_mtu, bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect_neigh, bpf_skb_pull_data,
-        bpf_skb_store_bytes,
+        bpf_check_mtu, bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect_neigh, bpf_sk_lookup_udp,
+        bpf_sk_release, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skc_lookup_tcp,
     },
 };
-use tombolo_abi::Address;
+use tombolo_abi::{Address, protocol};
 use tombolo_datapath::{Link, Packet, Tables, Tuple};
 
 use crate::Maps;
@@ -27,6 +27,8 @@ const AF_INET6: u8 = 10;
 const FIB_SUCCESS: i64 = 0;
 const FIB_NO_NEIGHBOUR: i64 = 7;
 const MTU_CHECK_SEGMENTS: u64 = 1;
+/// `BPF_F_CURRENT_NETNS`: the namespace of the packet's device.
+const CURRENT_NAMESPACE: u64 = u64::MAX;
 
 /// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h).
 #[derive(Clone, Copy)]
@@ -53,6 +55,26 @@ struct NextHop {
     address: Address,
 }
 
+/// `struct bpf_sock_tuple` of IPv4; ports in network order.
+#[repr(C)]
+struct SocketsV4 {
+    source: [u8; 4],
+    destination: [u8; 4],
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+}
+
+/// The same of IPv6.
+#[repr(C)]
+struct SocketsV6 {
+    source: Address,
+    destination: Address,
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+}
+
+const _: () = assert!(size_of::<SocketsV4>() == 12);
+const _: () = assert!(size_of::<SocketsV6>() == 36);
 const _: () = assert!(size_of::<Fib>() == 64);
 const _: () = assert!(size_of::<NextHop>() == 20);
 
@@ -200,6 +222,29 @@ impl Packet for SkBuff<'_> {
         found && !into_tunnel
     }
 
+    #[inline(never)]
+    fn has_socket(&mut self, tuple: &Tuple, v6: bool) -> bool {
+        let (s, d) = (&tuple.source, &tuple.destination);
+        let (source_port, destination_port) =
+            (tuple.source_port.to_be_bytes(), tuple.destination_port.to_be_bytes());
+        if v6 {
+            let mut ends = SocketsV6 { source: *s, destination: *d, source_port, destination_port };
+            return has_socket(
+                self.skb,
+                (&raw mut ends).cast(),
+                size_of::<SocketsV6>() as u32,
+                tuple.protocol,
+            );
+        }
+        let mut ends = SocketsV4 {
+            source: [s[12], s[13], s[14], s[15]],
+            destination: [d[12], d[13], d[14], d[15]],
+            source_port,
+            destination_port,
+        };
+        has_socket(self.skb, (&raw mut ends).cast(), size_of::<SocketsV4>() as u32, tuple.protocol)
+    }
+
     #[inline(always)]
     fn fits(&mut self, ifindex: u32) -> bool {
         let mut mtu = 0u32;
@@ -210,6 +255,24 @@ impl Packet for SkBuff<'_> {
             if segmented { (0, MTU_CHECK_SEGMENTS) } else { (-(self.link.header_len() as i32), 0) };
         // SAFETY: the helper writes the integer.
         unsafe { bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, difference, flags) == 0 }
+    }
+}
+
+/// Whether the kernel has a socket for a packet with these ends.
+#[inline(always)]
+fn has_socket(skb: *mut __sk_buff, ends: *mut bpf_sock_tuple, len: u32, number: u8) -> bool {
+    // SAFETY: the helpers read as many bytes as they are told, and what they find is given back.
+    unsafe {
+        let socket = match number {
+            protocol::TCP => bpf_skc_lookup_tcp(skb.cast(), ends, len, CURRENT_NAMESPACE, 0),
+            protocol::UDP => bpf_sk_lookup_udp(skb.cast(), ends, len, CURRENT_NAMESPACE, 0),
+            _ => return false,
+        };
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket.cast());
+        true
     }
 }
 

@@ -4,18 +4,21 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_ktime_get_ns, bpf_redirect, bpf_redirect_peer, bpf_skb_change_head, bpf_skb_store_bytes},
     macros::map,
-    maps::PerCpuArray,
+    maps::{PerCpuArray, ProgramArray},
+    programs::TcContext,
 };
 use tombolo_abi::{Direction, DropEvent, DropEventFacts, DropReason, EndpointValue, Hook, Metric};
-use tombolo_datapath::{Headers, Link, Packet, Tables, Verdict, classify};
+use tombolo_datapath::{Headers, Link, Packet, Tables, Verdict, classify, handover};
 
 use crate::{
     Maps,
     sk_buff::{Fib, SkBuff},
 };
 
-/// Verdicts (`enum tcx_action_base`), which mean the same to a filter with direct action.
-const NEXT: i32 = -1;
+/// The verdict (`enum tcx_action_base`) that lets the next program or the stack go on; it means the same to a filter with
+/// direct action.
+pub const NEXT: i32 = -1;
+/// The one that drops.
 const DROP: i32 = 2;
 
 /// Large state that would not fit the stack, for the packet in hand.
@@ -24,6 +27,9 @@ struct Scratch {
     headers: Headers,
     fib: Fib,
 }
+
+#[map]
+static PREVIOUS: ProgramArray = ProgramArray::pinned(Hook::ALL.len() as u32, 0);
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -35,6 +41,13 @@ pub enum Unreadable {
     Drop,
     /// The stack deals with it.
     Pass,
+}
+
+/// Whether the frame has a VLAN tag, which the kernel keeps aside.
+#[inline(always)]
+pub fn is_tagged(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context of the program.
+    unsafe { (*skb).vlan_present != 0 }
 }
 
 /// Runs `decide` on a packet and does what it says.
@@ -52,6 +65,9 @@ pub fn run(
     let mut packet = SkBuff::new(skb, link, fib);
     let decided = match classify(&packet, &Maps, link, headers) {
         Ok(true) => {
+            if handover::is_of_before(&Maps, headers) {
+                run_previous(skb, hook);
+            }
             packet.set_family(headers.is_v6());
             let ifindex = packet.ifindex();
             decide(&mut packet, &Maps, headers, ifindex)
@@ -62,8 +78,21 @@ pub fn run(
     };
     match decided.and_then(|verdict| act(&mut packet, link, headers, verdict)) {
         Ok(action) => action,
-        Err(reason) => drop(&packet, hook, headers, reason),
+        Err(reason) => {
+            let denied = matches!(reason, DropReason::PolicyDenied | DropReason::Fragment);
+            if denied && handover::is_denied_before(&Maps, headers) {
+                run_previous(skb, hook);
+            }
+            drop(&packet, hook, headers, reason)
+        }
     }
+}
+
+/// Goes on with the program of the version before, from its beginning; returns where there is none.
+#[inline(always)]
+fn run_previous(skb: *mut __sk_buff, hook: Hook) {
+    // SAFETY: the context of the program, which the other one gets as it is.
+    unsafe { PREVIOUS.tail_call(&TcContext::new(skb), hook as u32) };
 }
 
 #[inline(always)]

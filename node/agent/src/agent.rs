@@ -1,11 +1,11 @@
 //! The agent as a whole: puts the parts together and keeps them running.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use kube::Client;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
-use tombolo_loader::Datapath as Loaded;
+use tombolo_loader::{Datapath as Loaded, Table};
 use tombolo_mesh_net::socket;
 use tombolo_model::{Address, TunnelKey};
 use tombolo_node_core::{
@@ -24,6 +24,7 @@ use crate::{
     intent::Intent,
     key, kubernetes,
     metrics::Metrics,
+    nat::Nat,
     netlink::{self, Netlink},
     observe,
     pod_link::{GATEWAY_V4, GATEWAY_V6, HOST_PREFIX},
@@ -55,14 +56,20 @@ struct Running {
     config: Config,
     netlink: Netlink,
     node: kubernetes::OwnNode,
+    intent: Arc<Intent>,
     engine: Engine,
     dataplane: Arc<Dataplane>,
     tunnel: Tunnel,
+    nat: Arc<Nat>,
 }
 
 /// Runs the agent until `stop` completes. What it has put into the kernel stays and goes on working.
 pub async fn run(config: Config, installer: Installer, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     sysctl::prepare_node()?;
+    let nat = Arc::new(nat(&config)?);
+    if nat.on {
+        sysctl::reserve_ports(&nat.ports)?;
+    }
     installer.binary()?;
     let client = Client::try_default().await.context("no access to the API server is configured")?;
     let mut stop = std::pin::pin!(stop);
@@ -76,21 +83,23 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
 
     let intent = Arc::new(Intent::new(load_state(&config, &underlay)?));
     let loaded = Loaded::load(&config.pin_dir).context("the BPF programs cannot be loaded")?;
-    adopt_services(&intent, &loaded)?;
+    adopt_numbers(&intent, &loaded)?;
     let tunnel = tunnel(&config, &underlay)?;
     let engine = start_engine(&config, &intent, &loaded, &netlink, &node, &tunnel)?;
     let dataplane = Arc::new(Dataplane::new(loaded, engine.clone()));
-    let running = Running { config, netlink, node, engine, dataplane, tunnel };
+    let running = Running { config, netlink, node, intent, engine, dataplane, tunnel, nat };
+    running.dataplane.begin_handover()?;
     if let Err(e) = running.refresh().await.context("the datapath cannot be attached")? {
         tracing::warn!(error = %e, "the tunnel is not ready");
     }
     running.dataplane.attach_cgroup(&running.config.cgroup_root)?;
 
-    let manager = Arc::new(running.manager(&intent, &installer, &underlay)?);
-    manager.adopt().await?;
-    let session = running.session(client, &intent)?;
+    let manager = Arc::new(running.manager(&installer, &underlay)?);
+    let unconnected = manager.adopt().await?;
+    running.dataplane.open_connections().await?;
+    let session = running.session(client)?;
     let metrics = Arc::new(Metrics::default());
-    let shown = running.shown(&intent, &manager, &session, &metrics);
+    let shown = running.shown(&manager, &session, &metrics);
     let public = socket::tcp(running.config.metrics_address)
         .and_then(TcpListener::from_std)
         .with_context(|| format!("cannot serve metrics on {}", running.config.metrics_address))?;
@@ -102,9 +111,11 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
             result.with_context(|| format!("cannot listen on {:?}", running.config.api_socket))?;
         }
         result = running.watch() => result?,
+        result = running.end_handover(&manager, unconnected) => result?,
         result = drops(&running.dataplane) => result?,
-        result = install_when_ready(&intent, &installer) => result?,
-        result = save_identities(&intent, &manager) => result?,
+        result = install_when_ready(&running.intent, &installer) => result?,
+        result = save_identities(&running.intent, &manager) => result?,
+        result = Arc::clone(&running.nat).watch(running.dataplane.maps()) => result?,
         () = &mut stop => {}
     }
     tracing::info!("stopping; the datapath stays as it is");
@@ -122,14 +133,20 @@ impl Running {
             }
         });
         let tunnel = self.netlink.link(&self.config.tunnel_device).await?;
-        let facts = NodeFacts {
-            addresses: &self.node.addresses,
-            masquerade: self.config.masquerade,
-            tunnel: tunnel.as_ref(),
-        };
+        let facts = NodeFacts { addresses: &self.node.addresses, nat: &self.nat, tunnel: tunnel.as_ref() };
         self.dataplane.refresh(&underlay, &facts)?;
+        self.follow_addresses(&underlay);
         self.dataplane.forget_devices(&self.netlink).await?;
         Ok(ready)
+    }
+
+    /// Addresses come and go, as those of keepalived or kube-vip do.
+    fn follow_addresses(&self, underlay: &Underlay) {
+        let addresses = host_addresses(underlay);
+        if self.intent.read(|state| state.own().addresses != addresses) {
+            tracing::debug!(?addresses, "the node's addresses have changed");
+            self.intent.write(|state| state.set_host_addresses(addresses));
+        }
     }
 
     async fn watch(&self) -> anyhow::Result<()> {
@@ -160,12 +177,18 @@ impl Running {
         }
     }
 
-    fn manager(
-        &self,
-        intent: &Arc<Intent>,
-        installer: &Installer,
-        underlay: &Underlay,
-    ) -> anyhow::Result<Manager> {
+    /// The programs of another version go once no pod has them any more.
+    async fn end_handover(&self, manager: &Manager, mut unconnected: usize) -> anyhow::Result<()> {
+        while unconnected > 0 && self.dataplane.is_in_handover() {
+            tracing::error!(pods = unconnected, "pods still have the programs of another version");
+            tokio::time::sleep(LOOK_AGAIN).await;
+            unconnected = manager.reconnect_all().await;
+        }
+        self.dataplane.end_handover()?;
+        std::future::pending().await
+    }
+
+    fn manager(&self, installer: &Installer, underlay: &Underlay) -> anyhow::Result<Manager> {
         let mtu = self.config.mtu.unwrap_or_else(|| underlay.mtu());
         let config = ManagerConfig {
             runtime_dir: self.config.runtime_dir.clone(),
@@ -177,10 +200,10 @@ impl Running {
             identity_wait: Duration::from_secs(5),
         };
         let dataplane: Arc<dyn cni::Datapath> = self.dataplane.clone();
-        Ok(Manager::new(config, self.netlink.clone(), Arc::clone(intent), dataplane)?)
+        Ok(Manager::new(config, self.netlink.clone(), Arc::clone(&self.intent), dataplane)?)
     }
 
-    fn session(&self, client: Client, intent: &Arc<Intent>) -> anyhow::Result<session::Session> {
+    fn session(&self, client: Client) -> anyhow::Result<session::Session> {
         let tunnel = TunnelKey { public_key: key::public(&self.tunnel.key), port: self.config.tunnel_port };
         let config = SessionConfig {
             cluster: self.config.cluster_name.clone(),
@@ -190,22 +213,22 @@ impl Running {
             tunnel,
         };
         let servers = servers(client, &self.config);
-        session::start(config, servers, Arc::clone(intent))
+        session::start(config, servers, Arc::clone(&self.intent))
     }
 
     fn shown(
         &self,
-        intent: &Arc<Intent>,
         manager: &Arc<Manager>,
         session: &session::Session,
         metrics: &Arc<Metrics>,
     ) -> Arc<Shown> {
         Arc::new(Shown {
             config: self.config.clone(),
-            intent: Arc::clone(intent),
+            intent: Arc::clone(&self.intent),
             engine: self.engine.clone(),
             manager: Arc::clone(manager),
             maps: self.dataplane.maps(),
+            nat: Arc::clone(&self.nat),
             metrics: Arc::clone(metrics),
             session: session.status.clone(),
             tunnel: self.tunnel.uapi.clone(),
@@ -221,21 +244,45 @@ fn load_state(config: &Config, underlay: &Underlay) -> anyhow::Result<State> {
         text => serde_json::from_slice(&text.with_context(|| format!("cannot read {path:?}"))?)
             .with_context(|| format!("{path:?} is damaged: remove it"))?,
     };
-    let gateways = [Address::from(GATEWAY_V4), std::net::IpAddr::from(GATEWAY_V6).into()];
     let own = OwnNode {
         cluster: config.cluster_id,
         name: config.node_name.clone(),
-        addresses: underlay.addresses.iter().map(|a| Address::from(*a)).chain(gateways).collect(),
+        addresses: host_addresses(underlay),
     };
     Ok(State::new(own, endpoints, bits))
 }
 
-/// Numbers in pinned maps keep their meaning.
-fn adopt_services(intent: &Intent, loaded: &Loaded) -> anyhow::Result<()> {
+/// What the node has on its devices, and the gateway addresses of its pods; in order, so that the same are equal.
+fn host_addresses(underlay: &Underlay) -> Vec<Address> {
+    let gateways = [Address::from(GATEWAY_V4), std::net::IpAddr::from(GATEWAY_V6).into()];
+    let all: BTreeSet<Address> =
+        underlay.addresses.iter().map(|a| Address::from(*a)).chain(gateways).collect();
+    all.into_iter().collect()
+}
+
+/// The ports that masquerading may take; the configuration has been checked.
+fn nat(config: &Config) -> anyhow::Result<Nat> {
+    let ports = crate::config::nat::ports(&config.nat_ports).context("natPorts are one range or two")?;
+    Ok(Nat::new(config.masquerade, ports, config.nat_timeouts.for_datapath()))
+}
+
+/// Numbers in pinned maps keep their meaning, and those that connections and sockets remember do not come back.
+fn adopt_numbers(intent: &Intent, loaded: &Loaded) -> anyhow::Result<()> {
     let maps = loaded.maps();
     let (services, slots) = (map::read(&maps.service()?)?, map::read(&maps.backend_slot()?)?);
     let backends = map::read(&maps.backend()?)?;
-    intent.write(|state| state.adopt_services(&services, &slots, &backends));
+    let of_sockets = maps.socket_backend()?.entries()?.into_iter().map(|(_, value)| value.backend());
+    let connections = maps.flow()?.entries()?;
+    let of_connections = connections.iter().map(|(_, value)| value.backend());
+    let remembered = of_sockets.chain(of_connections).max().unwrap_or(0);
+    let openers = connections.iter().flat_map(|(_, value)| [value.opener(), value.answerer()]);
+    let masqueraded = maps.snat()?.entries()?.into_iter().map(|(_, value)| value.endpoint());
+    let pods = maps.endpoint()?.entries()?.into_iter().map(|(_, value)| value.endpoint());
+    let endpoint = openers.chain(masqueraded).chain(pods).max().unwrap_or(0);
+    intent.write(|state| {
+        state.adopt_services(&services, &slots, &backends, remembered);
+        state.adopt_endpoint_numbers(endpoint);
+    });
     Ok(())
 }
 
@@ -265,7 +312,9 @@ fn start_engine(
     let path = config.runtime_dir.join(BITS);
     let keep_bits: KeepBits =
         Box::new(move |bits| file::write_atomically(&path, &serde_json::to_vec(bits)?, 0o600));
-    Engine::start(Arc::clone(intent), lanes, keep_bits).context("cannot start the reconciler")
+    let maps = loaded.maps();
+    let advance_epoch = Box::new(move || maps.advance_policy_epoch());
+    Engine::start(Arc::clone(intent), lanes, keep_bits, advance_epoch).context("cannot start the reconciler")
 }
 
 /// Where daemons are: as configured, or as the Lease says.

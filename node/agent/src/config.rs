@@ -1,6 +1,7 @@
 //! Configuration: flags before environment before file before defaults.
 
 mod layer;
+pub mod nat;
 
 use std::{
     fmt, fs, io,
@@ -10,6 +11,7 @@ use std::{
 };
 
 pub use layer::Layer;
+use nat::{PortRange, Timeouts};
 use serde::{Deserialize, Serialize};
 use tombolo_model::{ClusterId, ClusterName};
 
@@ -66,6 +68,12 @@ pub struct Config {
     pub log_level: String,
     /// Whether traffic that leaves the cluster gets the node's address.
     pub masquerade: bool,
+    /// Ports that masquerading may take, one range or two.
+    pub nat_ports: Vec<PortRange>,
+    /// For how long it keeps them.
+    pub nat_timeouts: Timeouts,
+    /// Node ports, as the API server's `--service-node-port-range` has them.
+    pub node_ports: PortRange,
     /// The cluster's CA.
     pub ca_file: PathBuf,
     /// The token that introduces the node.
@@ -186,6 +194,16 @@ impl Config {
                 return invalid("devices", device.clone(), "give names of network devices");
             }
         }
+        let ports = self.nat_ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        if nat::ports(&self.nat_ports).is_none() {
+            return invalid("natPorts", ports, "give one range of ports, or two that do not overlap");
+        }
+        if self.nat_ports.iter().any(|range| range.overlaps(&self.node_ports)) {
+            return invalid("natPorts", ports, "leave out the ports of nodePorts, 30000 to 32767 by default");
+        }
+        if let Some(field) = self.nat_timeouts.zero() {
+            return invalid(field, "0".into(), "give seconds, or leave it out");
+        }
         if self.tunnel_port == 0 {
             return invalid("tunnelPort", "0".into(), "give a UDP port");
         }
@@ -211,6 +229,9 @@ mod tests {
         let flags = Layer { node_name: Some("n2".into()), ..Layer::default() };
         let config = load(&format!("{MINIMAL}mtu: 9000\n"), flags).unwrap();
         assert_eq!((config.node_name.as_str(), config.mtu, config.tunnel_port), ("n2", Some(9000), 51871));
+        let config = load(&format!("{MINIMAL}natPorts: [8080, 9000-9001]\n"), Layer::default()).unwrap();
+        let ranges: Vec<String> = config.nat_ports.iter().map(ToString::to_string).collect();
+        assert_eq!(ranges, ["8080-8080", "9000-9001"]);
     }
 
     #[test]
@@ -224,6 +245,13 @@ mod tests {
             ("clusterName: East!\nclusterId: 1\nnodeName: n\n", "East!"),
             ("clusterName: east\nclusterId: 5000\nnodeName: n\n", "5000"),
             (&format!("{MINIMAL}logFormat: xml\n"), "xml"),
+            (&format!("{MINIMAL}natPorts: [9-1]\n"), "9-1"),
+            (&format!("{MINIMAL}natPorts: [x]\n"), "x"),
+            (&format!("{MINIMAL}natPorts: []\n"), "natPorts"),
+            (&format!("{MINIMAL}natPorts: [1000-2000, 2000-3000]\n"), "overlap"),
+            (&format!("{MINIMAL}natPorts: [1024-65535]\n"), "nodePorts"),
+            (&format!("{MINIMAL}natTimeouts: {{udp: 0}}\n"), "natTimeouts.udp"),
+            (&format!("{MINIMAL}natTimeouts: {{upd: 1}}\n"), "upd"),
         ] {
             let error = load(text, Layer::default()).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

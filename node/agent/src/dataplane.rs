@@ -3,18 +3,20 @@
 use std::{
     net::IpAddr,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use tombolo_abi::{Config, ConfigBuilder, ConfigFlags};
-use tombolo_loader::{AttachError, Datapath as Loaded, Maps, TableError};
+use tombolo_loader::{AttachError, Carried, Datapath as Loaded, LoadError, Maps, TableError};
 use tombolo_model::Address;
 use tombolo_node_core::endpoints::LocalEndpoint;
 
 use crate::{
     cni::Datapath,
     engine::Engine,
+    nat::Nat,
     netlink::{Link, Netlink, NetlinkError},
     pod_link::{GATEWAY_V4, GATEWAY_V6},
     underlay::Underlay,
@@ -24,8 +26,19 @@ use crate::{
 pub struct Dataplane {
     loaded: Loaded,
     engine: Engine,
-    config: Mutex<Option<Config>>,
+    told: Mutex<Told>,
 }
+
+/// What the programs have been told.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    config: Option<Config>,
+    /// The phase of a handover.
+    handover: ConfigFlags,
+}
+
+/// How long a packet that the programs of another version have let through may be on its way to the next of them.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
 
 /// Programs or their configuration cannot be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +49,9 @@ pub enum DataplaneError {
     /// A map.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// What the programs of another layout remember.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The devices cannot be listed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -46,8 +62,8 @@ pub enum DataplaneError {
 pub struct NodeFacts<'a> {
     /// The node's addresses, of which the first of each family hides pods behind it.
     pub addresses: &'a [IpAddr],
-    /// Whether pods are hidden at all.
-    pub masquerade: bool,
+    /// Whether pods are hidden at all, and behind which ports.
+    pub nat: &'a Nat,
     /// The tunnel's device, once it exists.
     pub tunnel: Option<&'a Link>,
 }
@@ -55,7 +71,7 @@ pub struct NodeFacts<'a> {
 impl Dataplane {
     /// Around loaded programs.
     pub const fn new(loaded: Loaded, engine: Engine) -> Self {
-        Self { loaded, engine, config: Mutex::new(None) }
+        Self { loaded, engine, told: Mutex::new(Told { config: None, handover: ConfigFlags::NONE }) }
     }
 
     /// The maps.
@@ -68,21 +84,80 @@ impl Dataplane {
         Ok(self.loaded.attach_cgroup(cgroup)?)
     }
 
-    /// Attaches to the underlay and the tunnel as they are now, and tells the programs about the node.
+    /// Tells the programs about the node, and attaches to the underlay and the tunnel as they are now. In this order: a
+    /// program that is not told about its node drops.
     pub fn refresh(&self, underlay: &Underlay, facts: &NodeFacts<'_>) -> Result<(), DataplaneError> {
+        {
+            let mut told = self.told();
+            let config = config(facts).in_handover(told.handover);
+            if told.config != Some(config) {
+                self.loaded.maps().set_config(&config)?;
+                told.config = Some(config);
+            }
+        }
         for device in &underlay.devices {
             self.loaded.attach_device(device.index)?;
         }
         if let Some(tunnel) = facts.tunnel {
             self.loaded.attach_mesh(tunnel.index)?;
         }
-        let config = config(facts);
-        let mut told = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != Some(config) {
-            self.loaded.maps().set_config(&config)?;
-            *told = Some(config);
+        Ok(())
+    }
+
+    /// Before the first program is attached: where another version was here last, its programs are to run beside those of
+    /// this one, and what they know is carried over.
+    pub fn begin_handover(&self) -> Result<(), DataplaneError> {
+        if let Some(generation) = self.loaded.generation_before() {
+            let Carried { entries, lost } = self.loaded.begin_handover()?;
+            tracing::info!(generation, entries, lost, "taking over from the programs of another version");
+            self.told().handover = ConfigFlags::BEFORE_OPENS;
         }
         Ok(())
+    }
+
+    /// After the last program is attached: connections are opened by those of this version only.
+    pub async fn open_connections(&self) -> Result<(), DataplaneError> {
+        if !self.is_in_handover() {
+            return Ok(());
+        }
+        // Most of it before, so that little is missing after.
+        let Carried { entries, lost } = self.loaded.carry_new()?;
+        self.enter_phase(ConfigFlags::BEFORE_KNOWS)?;
+        self.loaded.carry_new()?;
+        tokio::time::sleep(ON_THE_WAY).await;
+        self.loaded.carry_new()?;
+        tracing::info!(entries, lost, "connections are opened by the programs of this version");
+        Ok(())
+    }
+
+    /// Whether the programs of another version still run.
+    pub fn is_in_handover(&self) -> bool {
+        self.loaded.generation_before().is_some()
+    }
+
+    /// After no device has programs of another version any more: lets them go, with their maps.
+    pub fn end_handover(&self) -> Result<(), DataplaneError> {
+        if let Some(generation) = self.loaded.generation_before() {
+            self.enter_phase(ConfigFlags::NONE)?;
+            self.loaded.end_handover()?;
+            tracing::info!(generation, "the programs of another version are gone");
+        }
+        Ok(())
+    }
+
+    fn enter_phase(&self, phase: ConfigFlags) -> Result<(), DataplaneError> {
+        let mut told = self.told();
+        told.handover = phase;
+        if let Some(config) = told.config {
+            let config = config.in_handover(phase);
+            self.loaded.maps().set_config(&config)?;
+            told.config = Some(config);
+        }
+        Ok(())
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Detaches from devices that do not exist any more.
@@ -122,14 +197,15 @@ fn config(facts: &NodeFacts<'_>) -> Config {
         let address = facts.addresses.iter().copied().find(|a| a.is_ipv4() == v4);
         address.map_or([0; 16], |a| Address::from(a).octets())
     };
-    let masquerade = if facts.masquerade { ConfigFlags::MASQUERADE } else { ConfigFlags::NONE };
+    let masquerade = if facts.nat.on { ConfigFlags::MASQUERADE } else { ConfigFlags::NONE };
     ConfigBuilder {
         node_v4: first(true),
         node_v6: first(false),
         gateway_v4: Address::from(GATEWAY_V4).octets(),
         gateway_v6: Address::from(IpAddr::from(GATEWAY_V6)).octets(),
         tunnel_ifindex: facts.tunnel.map_or(0, |link| link.index),
-        snat_ports: ConfigBuilder::DEFAULT_SNAT_PORTS,
+        nat_ports: facts.nat.ports,
+        nat_timeouts: facts.nat.timeouts,
         flags: ConfigFlags::SERVICES.with(masquerade),
     }
     .build()

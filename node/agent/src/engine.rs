@@ -3,6 +3,7 @@
 //! A change costs the keys it touches. From time to time every target is listed and compared as a whole; routes and
 //! tunnel peers also when somebody says that devices or the tunnel process have changed.
 
+mod epoch;
 mod lane;
 
 use std::{
@@ -11,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use epoch::AdvanceEpoch;
+use epoch::Epoch;
 pub use lane::{Lane, TableLane};
 use tokio::sync::oneshot;
 use tombolo_node_core::{policy::SelectorBits, state::TableId};
@@ -70,6 +73,7 @@ impl Engine {
         intent: Arc<Intent>,
         lanes: Vec<Box<dyn Lane>>,
         keep_bits: KeepBits,
+        advance_epoch: AdvanceEpoch,
     ) -> std::io::Result<Self> {
         let (commands, received) = mpsc::channel();
         let failures = Arc::default();
@@ -80,6 +84,7 @@ impl Engine {
             lanes,
             keep_bits,
             kept: None,
+            epoch: Epoch::new(advance_epoch),
             started: Instant::now(),
             failures: Arc::clone(&failures),
         };
@@ -114,6 +119,7 @@ struct Loop {
     lanes: Vec<Box<dyn Lane>>,
     keep_bits: KeepBits,
     kept: Option<SelectorBits>,
+    epoch: Epoch,
     started: Instant,
     failures: Arc<Mutex<Vec<TableFailures>>>,
 }
@@ -125,7 +131,7 @@ impl Loop {
         loop {
             self.pass();
             let command = match commands.recv_timeout(self.wait(observed)) {
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.epoch.advance_last(),
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
                 Ok(command) => Some(command),
             };
@@ -158,7 +164,7 @@ impl Loop {
     fn wait(&self, observed: Instant) -> Duration {
         let full = FULL_PASS.saturating_sub(observed.elapsed());
         let now = self.started.elapsed();
-        let retry = self.lanes.iter().filter_map(|lane| lane.next_retry()).min();
+        let retry = self.lanes.iter().filter_map(|lane| lane.next_retry()).chain(self.epoch.next()).min();
         retry.map_or(full, |at| at.saturating_sub(now).min(full)).max(Duration::from_millis(10))
     }
 
@@ -188,6 +194,8 @@ impl Loop {
         if let Some(bits) = bits {
             if let Err(e) = (self.keep_bits)(&bits) {
                 tracing::error!(error = %e, "cannot keep the selector bits; policies wait");
+                // For what the pass before has written.
+                self.epoch.advance_if_due(self.started.elapsed());
                 return;
             }
             self.kept = Some(bits);
@@ -197,7 +205,11 @@ impl Loop {
         }
         for lane in self.lanes.iter_mut().rev() {
             lane.delete(now);
+            if lane.take_written() {
+                self.epoch.note_written(lane.table());
+            }
         }
+        self.epoch.advance_if_due(self.started.elapsed());
         self.intent.take(|state| {
             for lane in &mut self.lanes {
                 lane.settle(state);

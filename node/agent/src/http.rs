@@ -20,6 +20,7 @@ use crate::{
     intent::Intent,
     maps,
     metrics::{Metrics, TableLabels},
+    nat::Nat,
     observe, status,
 };
 
@@ -35,6 +36,8 @@ pub struct Shown {
     pub manager: Arc<Manager>,
     /// The BPF maps.
     pub maps: Maps,
+    /// The ports of masquerading.
+    pub nat: Arc<Nat>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The session.
@@ -75,6 +78,9 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
         let count = i64::try_from(failures.messages.len()).unwrap_or(i64::MAX);
         metrics.table_failures.get_or_create(&labels).set(count);
     }
+    let usage = shown.nat.usage();
+    metrics.nat_connections.set(i64::from(usage.connections));
+    metrics.nat_port_usage.set(usage.part_of_ports(&shown.nat.ports));
     if let Err(e) = observe::collect_drops(&shown.maps, metrics) {
         tracing::warn!(error = %e, "cannot read the datapath's counters");
     }
@@ -104,7 +110,7 @@ async fn services(State(shown): State<Arc<Shown>>) -> Json<Value> {
 async fn bpf(State(shown): State<Arc<Shown>>, UrlPath(map): UrlPath<String>) -> Response {
     match maps::list(&shown.maps, &map) {
         None => {
-            let known = maps::NAMES.join(", ");
+            let known = maps::names().join(", ");
             (StatusCode::NOT_FOUND, format!("map {map:?} is unknown: use one of {known}\n")).into_response()
         }
         Some(Err(e)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")).into_response(),

@@ -17,6 +17,7 @@ pub mod kubernetes;
 pub mod mac;
 pub mod maps;
 pub mod metrics;
+pub mod nat;
 pub mod netlink;
 pub mod netns;
 pub mod observe;

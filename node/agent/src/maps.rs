@@ -3,26 +3,11 @@
 mod show;
 
 use serde::Serialize;
-use tombolo_abi::Direction;
+use tombolo_abi::{Direction, for_each_map};
 use tombolo_loader::{Maps, Table, TableError, drops};
 
 use self::show::Show;
-
-/// The maps that can be listed.
-pub const NAMES: [&str; 12] = [
-    "address",
-    "backend",
-    "backend_slot",
-    "drops",
-    "endpoint",
-    "flow",
-    "identity",
-    "origin",
-    "policy",
-    "prefix",
-    "service",
-    "snat",
-];
+pub use self::show::protocol_name;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -33,23 +18,53 @@ pub struct Entry {
     pub value: String,
 }
 
-/// All entries of a map, ordered by key; none for an unknown name.
+/// Lists the entries of a map.
+type Reader = fn(&Maps) -> Result<Vec<Entry>, TableError>;
+
+/// Every map with keys and values of its own is listed, except for what lives as long as a datagram is under way.
+macro_rules! reader {
+    (fragment $kind:ident) => {
+        None
+    };
+    (drops $kind:ident) => {
+        Some(dropped)
+    };
+    ($map:ident Array) => {
+        None
+    };
+    ($map:ident PerCpuArray) => {
+        None
+    };
+    ($map:ident RingBuf) => {
+        None
+    };
+    ($map:ident $table:ident) => {
+        Some(|maps| maps.$map().and_then(|map| entries(&map)))
+    };
+}
+
+macro_rules! readers {
+    ($($(#[$doc:meta])* $name:ident $method:ident: $kind:ident<$key:ty, $value:ty>,
+       entries $entries:expr, version $version:literal;)*) => {
+        [$((stringify!($method), reader!($method $kind))),*]
+    };
+}
+
+/// How each map is listed; none for what is not.
+const READERS: &[(&str, Option<Reader>)] = &for_each_map!(readers);
+
+/// The maps that can be listed, in alphabetical order.
+pub fn names() -> Vec<&'static str> {
+    let mut names: Vec<_> =
+        READERS.iter().filter(|(_, reader)| reader.is_some()).map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names
+}
+
+/// All entries of a map, ordered by key; none for a name that cannot be listed.
 pub fn list(maps: &Maps, name: &str) -> Option<Result<Vec<Entry>, TableError>> {
-    Some(match name {
-        "address" => maps.address().and_then(|map| entries(&map)),
-        "backend" => maps.backend().and_then(|map| entries(&map)),
-        "backend_slot" => maps.backend_slot().and_then(|map| entries(&map)),
-        "drops" => dropped(maps),
-        "endpoint" => maps.endpoint().and_then(|map| entries(&map)),
-        "flow" => maps.flow().and_then(|map| entries(&map)),
-        "identity" => maps.identity().and_then(|map| entries(&map)),
-        "origin" => maps.origin().and_then(|map| entries(&map)),
-        "policy" => maps.policy().and_then(|map| entries(&map)),
-        "prefix" => maps.prefix().and_then(|map| entries(&map)),
-        "service" => maps.service().and_then(|map| entries(&map)),
-        "snat" => maps.snat().and_then(|map| entries(&map)),
-        _ => return None,
-    })
+    let (_, reader) = READERS.iter().find(|(known, _)| *known == name)?;
+    reader.map(|read| read(maps))
 }
 
 fn entries<K: Show, V: Show>(map: &impl Table<K, V>) -> Result<Vec<Entry>, TableError> {

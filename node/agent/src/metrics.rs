@@ -48,6 +48,10 @@ pub struct Metrics {
     pub table_failures: Family<TableLabels, Gauge>,
     /// Packets dropped by the datapath.
     pub drops: Family<DropLabels, Counter<u64, AtomicU64>>,
+    /// Connections of pods to the outside that have a port of the node.
+    pub nat_connections: Gauge,
+    /// The part of the ports that the destination which needs the most has in use, 0 to 1.
+    pub nat_port_usage: Gauge<f64, AtomicU64>,
     /// 1 when the cluster's state has been received in full.
     pub synced: Gauge,
 }
@@ -61,6 +65,8 @@ impl Default for Metrics {
             endpoints: Gauge::default(),
             table_failures: Family::default(),
             drops: Family::default(),
+            nat_connections: Gauge::default(),
+            nat_port_usage: Gauge::default(),
             synced: Gauge::default(),
         };
         let registry = &mut metrics.registry;
@@ -74,6 +80,16 @@ impl Default for Metrics {
         registry.register("endpoints", "Pods of this node", metrics.endpoints.clone());
         registry.register("table_failures", "Failing writes by table", metrics.table_failures.clone());
         registry.register("dropped_packets", "Packets dropped, by reason", metrics.drops.clone());
+        registry.register(
+            "nat_connections",
+            "Connections of pods behind ports of the node",
+            metrics.nat_connections.clone(),
+        );
+        registry.register(
+            "nat_port_usage_ratio",
+            "Part of the ports (0 to 1) in use towards the destination that needs the most",
+            metrics.nat_port_usage.clone(),
+        );
         registry.register("synced", "Whether the cluster's state is known in full", metrics.synced.clone());
         metrics
     }
@@ -100,6 +116,8 @@ mod tests {
         metrics.cni_duration.get_or_create(&labels).observe(0.02);
         metrics.endpoints.set(3);
         metrics.synced.set(1);
+        metrics.nat_connections.set(7);
+        metrics.nat_port_usage.set(0.5);
         metrics.table_failures.get_or_create(&TableLabels { table: "route".into() }).set(2);
         metrics.drops.get_or_create(&DropLabels { reason: "policy-denied".into() }).inc();
         let text = metrics.text().unwrap();
@@ -109,6 +127,8 @@ mod tests {
             "tombolo_cni_call_duration_seconds_bucket{le=\"0.025\",command=\"ADD\",code=\"0\"} 1",
             "tombolo_endpoints 3",
             "tombolo_synced 1",
+            "tombolo_nat_connections 7",
+            "tombolo_nat_port_usage_ratio 0.5",
             "tombolo_table_failures{table=\"route\"} 2",
             "tombolo_dropped_packets_total{reason=\"policy-denied\"} 1",
         ] {

@@ -20,6 +20,7 @@ pub fn report(shown: &Shown) -> NodeStatus {
         let first = failed.messages.first().cloned().unwrap_or_default();
         problems.push(format!("the table {:?} cannot be written: {first}", failed.table));
     }
+    problems.extend(shown.nat.problems());
     if session.rtt.is_none() {
         let why = session.last_error.clone().unwrap_or_else(|| "it was not found yet".into());
         problems.push(format!("no session with the cluster's daemon: {why}"));

@@ -1,14 +1,18 @@
 //! Kernel settings that the datapath relies on, all below /proc/sys/net. In a container that directory is read-only,
 //! and the host's is mounted below /host.
 
+mod reserve;
+
 use std::{fs, io, path::Path};
+
+pub use reserve::{ReserveError, reserve_ports};
 
 /// A setting that could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set the sysctl {key} to {value}: mount /proc/sys/net of the host on /host/proc/sys/net")]
 pub struct SysctlError {
     key: String,
-    value: &'static str,
+    value: String,
     source: io::Error,
 }
 
@@ -50,9 +54,9 @@ fn keep_advertised_routes() -> Result<(), SysctlError> {
     Ok(())
 }
 
-fn set(key: &str, value: &'static str) -> Result<(), SysctlError> {
+fn set(key: &str, value: &str) -> Result<(), SysctlError> {
     let path = root().join(key);
-    let failed = |source| SysctlError { key: key.replace('/', "."), value, source };
+    let failed = |source| SysctlError { key: key.replace('/', "."), value: value.to_owned(), source };
     // Writing needs more rights than reading: leave alone what is right.
     if is(key, value) {
         return Ok(());
@@ -69,7 +73,7 @@ fn root() -> &'static Path {
 }
 
 /// As [`set`], for what a kernel may be built without.
-fn set_optional(key: &str, value: &'static str) -> Result<(), SysctlError> {
+fn set_optional(key: &str, value: &str) -> Result<(), SysctlError> {
     match set(key, value) {
         Err(e) if e.source.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

@@ -7,21 +7,24 @@ use std::{
     collections::BTreeSet,
     future::Future,
     io::{self, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     process::Command,
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use aya::maps::{Array, Map, MapData};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    time::{ClockId, clock_gettime},
     unistd::{getpid, gettid},
 };
+use tombolo_abi::{FlowFlags, NatPorts, NatTimeouts, SnatValue, forward_key, reverse_key, v4_mapped};
 use tombolo_cni::protocol::{Attachment, Pod, Request, Response};
-use tombolo_loader::Datapath as Loaded;
+use tombolo_loader::{Datapath as Loaded, Description, Table};
 use tombolo_model::{
     Backend, BackendState, ClusterId, EndpointRecord, Identity, IdentityRecord, Labels, Policy, PolicyKey,
     PolicyKind, Protocol, Record, Requirement, Selector, ServicePort, ServiceRecord, label,
@@ -31,6 +34,7 @@ use tombolo_node::{
     dataplane::{Dataplane, NodeFacts},
     engine::Engine,
     intent::Intent,
+    nat::Nat,
     netlink::Netlink,
     store::Store,
     targets::map,
@@ -97,11 +101,15 @@ async fn agent(dir: &std::path::Path, records: &[Record]) -> Agent {
     let netlink = Netlink::new().unwrap();
     let loaded = Loaded::load(&dir.join("bpf/tombolo")).unwrap();
     let lanes = map::lanes(&loaded.maps()).unwrap();
-    let engine = Engine::start(Arc::clone(&intent), lanes, Box::new(|_| Ok(()))).unwrap();
+    let maps = loaded.maps();
+    let advance_epoch = Box::new(move || maps.advance_policy_epoch());
+    let engine = Engine::start(Arc::clone(&intent), lanes, Box::new(|_| Ok(())), advance_epoch).unwrap();
     let dataplane = Arc::new(Dataplane::new(loaded, engine.clone()));
     let addresses = [NODE.parse().unwrap()];
     let underlay = underlay::find(&netlink, &[], &addresses).await.unwrap();
-    let facts = NodeFacts { addresses: &addresses, masquerade: true, tunnel: None };
+    let nat = Nat::new(true, NatPorts::DEFAULT, NatTimeouts::DEFAULT);
+    let facts = NodeFacts { addresses: &addresses, nat: &nat, tunnel: None };
+    dataplane.begin_handover().unwrap();
     dataplane.refresh(&underlay, &facts).unwrap();
     let config = ManagerConfig {
         runtime_dir: dir.to_owned(),
@@ -112,8 +120,10 @@ async fn agent(dir: &std::path::Path, records: &[Record]) -> Agent {
         route_mtu: 1420,
         identity_wait: Duration::from_millis(200),
     };
-    let manager = Manager::new(config, netlink, Arc::clone(&intent), dataplane).unwrap();
-    manager.adopt().await.unwrap();
+    let manager = Manager::new(config, netlink, Arc::clone(&intent), dataplane.clone()).unwrap();
+    assert_eq!(manager.adopt().await.unwrap(), 0);
+    dataplane.open_connections().await.unwrap();
+    dataplane.end_handover().unwrap();
     Agent { intent, engine, manager }
 }
 
@@ -290,8 +300,14 @@ fn pods_talk_by_policy_and_outlive_the_agent() {
         echo(&mut a.connect("10.99.0.3:80").unwrap()).expect("new, without an agent");
         dropped(&c, "still refused, without an agent");
         records.push(policy("b", "a"));
-        let node = agent(&dir, &records).await;
+        drop(agent(&dir, &records).await);
         echo(&mut long).expect("established, after the restart");
+        // And once more, as an agent with another layout of maps.
+        describe_as_another_layout(&dir.join("bpf/tombolo/generation-1/LAYOUT"));
+        let node = agent(&dir, &records).await;
+        assert!(!dir.join("bpf/tombolo/generation-1").exists(), "it has taken over");
+        echo(&mut long).expect("established, over another layout");
+        echo(&mut a.connect("10.99.0.3:80").unwrap()).expect("new, over another layout");
         dropped(&c, "still refused, after the restart");
 
         let attachment = Attachment { container_id: "c-b".into(), ifname: "eth0".into() };
@@ -299,5 +315,99 @@ fn pods_talk_by_policy_and_outlive_the_agent() {
         let left: BTreeSet<String> =
             node.manager.endpoints().iter().map(|e| e.wiring.pod.name.clone()).collect();
         assert_eq!(left, BTreeSet::from(["a".to_owned(), "c".to_owned()]));
+    });
+}
+
+/// From now on the maps are those of another version, which counted drops in another way.
+fn describe_as_another_layout(pin: &std::path::Path) {
+    let layout = Map::Array(MapData::from_pin(pin).unwrap());
+    let mut layout: Array<_, [u8; Description::MAX_BYTES]> = layout.try_into().unwrap();
+    let drops = ("entries 64 version 1", "entries 64 version 99");
+    let text = Description::current().to_string().replacen(drops.0, drops.1, 1);
+    let mut value = [0; Description::MAX_BYTES];
+    value[..text.len()].copy_from_slice(text.as_bytes());
+    layout.set(0, value, 0).unwrap();
+}
+
+/// Answers a datagram with one each 10 ms, which nothing but the network stops.
+fn stream(server: &PodNetns) {
+    server.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:81").unwrap();
+        thread::spawn(move || {
+            let (_, client) = socket.recv_from(&mut [0; 8]).unwrap();
+            loop {
+                // Refused or not, the next one is sent.
+                let _ = socket.send_to(b"more", client);
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root; 10 s"]
+fn a_policy_that_closes_ends_a_stream_of_answers_within_a_second() {
+    on_a_node(|dir| async move {
+        let records: Vec<Record> =
+            ["a", "b", "c"].iter().flat_map(|app| pod_records(app)).chain([policy("b", "a")]).collect();
+        let node = agent(&dir, &records).await;
+        let (a, b) = (PodNetns::new(), PodNetns::new());
+        add(&node, "a", &a).await;
+        add(&node, "b", &b).await;
+        stream(&b);
+        let client = a.run(|| {
+            let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            client.send_to(b"begin", "10.99.0.3:81").unwrap();
+            client
+        });
+        let came = |client: &UdpSocket| client.recv(&mut [0; 8]);
+        (0..100).for_each(|_| assert_eq!(came(&client).expect("it streams"), 4));
+        // What concerns others changes nothing.
+        node.intent.write(|state| state.apply(Change::Upsert(pod_records("d")[0].clone())));
+        assert!(node.engine.flush().await.unwrap().is_empty());
+        (0..100).for_each(|_| assert_eq!(came(&client).expect("it still streams"), 4));
+        node.intent.write(|state| state.apply(Change::Upsert(policy("b", "c"))));
+        let changed = Instant::now();
+        while came(&client).is_ok() {
+            assert!(changed.elapsed() < Duration::from_secs(1), "it goes on");
+        }
+        assert!(came(&client).is_err());
+    });
+}
+
+#[test]
+#[ignore = "needs root; 10 s"]
+fn ports_of_connections_that_have_expired_are_given_back() {
+    on_a_node(|dir| async move {
+        let loaded = Loaded::load(&dir.join("bpf/tombolo")).unwrap();
+        let mut snat = loaded.maps().snat().unwrap();
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap()).as_nanos();
+        let now = u64::try_from(now).unwrap();
+        let ip = |last| v4_mapped([192, 0, 2, last]);
+        let mut connection = |port: u16, last_seen: u64| {
+            let flags = FlowFlags::FROM_SOURCE.with(FlowFlags::REPLIED);
+            let forward = forward_key((ip(9), port), (ip(53), 4000), 17);
+            let reverse = reverse_key((ip(53), 4000), ip(1), port, false, 17);
+            snat.upsert(&forward, &SnatValue::new(last_seen, ip(1), port, FlowFlags::FROM_SOURCE, 1))
+                .unwrap();
+            snat.upsert(&reverse, &SnatValue::new(last_seen, ip(9), port, flags, 1)).unwrap();
+            [forward, reverse]
+        };
+        let old = connection(2000, now - 12_000_000_000);
+        let live = connection(2001, now);
+        let timeouts = NatTimeouts { udp: 11, ..NatTimeouts::DEFAULT };
+        let nat = Arc::new(Nat::new(false, NatPorts::DEFAULT, timeouts));
+        let watch = tokio::spawn(Arc::clone(&nat).watch(loaded.maps()));
+        let there = |keys: [_; 2]| keys.map(|key| snat.get(&key).unwrap().is_some());
+        for _ in 0..50 {
+            if nat.usage().connections > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!((there(old), there(live)), ([false; 2], [true; 2]));
+        assert_eq!(nat.usage().connections, 1);
+        watch.abort();
     });
 }

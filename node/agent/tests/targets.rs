@@ -133,6 +133,7 @@ fn the_reconciler_heals_and_prunes_only_after_the_sync() {
                 *counted.lock().unwrap() += 1;
                 Ok(())
             }),
+            Box::new(|| Ok(())),
         )
         .unwrap();
         intent.write(|state| {

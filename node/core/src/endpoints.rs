@@ -123,6 +123,11 @@ impl Endpoints {
         Ok(self.by_id.entry(id).or_insert(LocalEndpoint { id, wiring }))
     }
 
+    /// Gives out no number up to this one any more before all others were used: something remembers it.
+    pub fn skip_numbers(&mut self, remembered: u32) {
+        self.last_id = self.last_id.max(remembered);
+    }
+
     /// Removes the endpoint of an attachment; none when there is none.
     pub fn remove(&mut self, attachment: &AttachmentId) -> Option<LocalEndpoint> {
         let id = self.by_attachment(attachment)?.id;

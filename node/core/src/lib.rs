@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod endpoints;
 pub mod ipam;
+pub mod nat;
 pub mod policy;
 pub mod problem;
 pub mod reconcile;

@@ -45,13 +45,14 @@ pub struct Services {
 }
 
 impl Services {
-    /// Takes over the numbers found in pinned maps, so that nothing there changes its meaning. Call before the
-    /// first change.
+    /// Takes over the numbers found in pinned maps, so that nothing there changes its meaning, and gives none of those of
+    /// backends up to `remembered`, which connections and sockets may still know. Call before the first change.
     pub fn adopt(
         &mut self,
         services: &BTreeMap<ServiceKey, ServiceValue>,
         slots: &BTreeMap<SlotKey, SlotValue>,
         backends: &BTreeMap<BackendKey, BackendValue>,
+        remembered: u32,
     ) {
         for (key, value) in services {
             self.services.adopt(*key, value.id());
@@ -65,6 +66,7 @@ impl Services {
         // Numbers that nothing names any more wait for deletion and must not come back before.
         slots.keys().for_each(|key| self.services.skip(key.service()));
         backends.keys().for_each(|key| self.backends.skip(key.id()));
+        self.backends.skip(remembered);
     }
 
     /// A service is now like this, or gone.

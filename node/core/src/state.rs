@@ -187,14 +187,27 @@ impl State {
         }
     }
 
-    /// Takes over the numbers of services and backends in pinned maps; to be called before the first change.
+    /// The node has these addresses now besides those of its record, in place of the former ones.
+    pub fn set_host_addresses(&mut self, addresses: Vec<Address>) {
+        self.own.addresses = addresses;
+        self.claim_host();
+    }
+
+    /// Takes over the numbers of services and backends in pinned maps, `remembered` being the largest that connections and
+    /// sockets know; to be called before the first change.
     pub fn adopt_services(
         &mut self,
         services: &BTreeMap<ServiceKey, ServiceValue>,
         slots: &BTreeMap<SlotKey, SlotValue>,
         backends: &BTreeMap<BackendKey, BackendValue>,
+        remembered: u32,
     ) {
-        self.services.adopt(services, slots, backends);
+        self.services.adopt(services, slots, backends, remembered);
+    }
+
+    /// The largest number of an endpoint that connections in pinned maps know; to be called before the first endpoint is added.
+    pub fn adopt_endpoint_numbers(&mut self, remembered: u32) {
+        self.endpoints.skip_numbers(remembered);
     }
 
     /// Who this node is.

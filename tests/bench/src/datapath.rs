@@ -123,7 +123,9 @@ fn fill(datapath: &Datapath) -> anyhow::Result<()> {
     nine.set(9);
     maps.identity()?.upsert(&((1 << 20) | 302), &nine)?;
     let rule = PolicyKey::port(3, Direction::Egress, 6, 80);
-    Ok(maps.policy()?.upsert(&rule, &PolicyValue::new(nine, Bitmap::EMPTY))?)
+    maps.policy()?.upsert(&rule, &PolicyValue::new(nine, Bitmap::EMPTY))?;
+    // As the agent does: without an epoch each packet would ask the rules.
+    Ok(maps.advance_policy_epoch()?)
 }
 
 fn cases(datapath: &Datapath) -> anyhow::Result<Vec<Case>> {

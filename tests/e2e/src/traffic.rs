@@ -11,7 +11,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use serde_json::json;
 use tombolo_api::MeshNetworkPolicy;
@@ -185,7 +185,5 @@ async fn keep_apart(scope: &Scope, admitted: &[&str]) -> anyhow::Result<()> {
     let policy = MeshNetworkPolicy::new("into-servers", serde_json::from_value(spec)?);
     scope.api().create(&PostParams::default(), &policy).await?;
     let spec = json!({"podSelector": pods(&["outside-denied"]), "policyTypes": ["Egress"], "egress": []});
-    let policy = serde_json::from_value(json!({"metadata": {"name": "not-outside"}, "spec": spec}))?;
-    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await?;
-    Ok(())
+    scope.network_policy("not-outside", spec).await
 }

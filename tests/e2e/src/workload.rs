@@ -6,6 +6,7 @@ use anyhow::bail;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Service},
+    networking::v1::NetworkPolicy,
 };
 use kube::api::{AttachParams, LogParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -46,6 +47,13 @@ impl Output {
 }
 
 impl Scope {
+    /// Creates a NetworkPolicy.
+    pub async fn network_policy(&self, name: &str, spec: Value) -> anyhow::Result<()> {
+        let policy = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?;
+        self.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await?;
+        Ok(())
+    }
+
     /// Starts a pod of the test image with label `app` = name, on `node` when given, and waits until it is Ready.
     pub async fn pod(&self, name: &str, node: Option<&str>, args: &[&str]) -> anyhow::Result<Pod> {
         let spec = node.map_or_else(|| json!({}), |node| json!({"nodeName": node}));
@@ -192,9 +200,10 @@ fn pod_spec(args: &[&str]) -> Value {
     });
     let mut grace = 1;
     if args.first() == Some(&"http") {
-        // It is ended and taken out of its services at the same time, and serves until both are done.
-        grace = 3;
-        container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}});
+        // It is ended and taken out of its services at the same time, and serves until both are done. On busy cores
+        // Kubernetes alone needs some tenths of a second before it tells that the pod is ending.
+        grace = 4;
+        container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 2}}});
         container["readinessProbe"] =
             json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1});
     }

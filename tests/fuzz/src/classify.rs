@@ -37,7 +37,7 @@ pub fn run(bytes: &[u8]) {
             9 => last.as_ref().map(|(case, ..)| case.clone()),
             10 => Some(garbage(&mut input)),
             11 => {
-                sockets.ask(&mut input, &world);
+                sockets.ask(&mut input, &world, reference.services());
                 None
             }
             _ => {

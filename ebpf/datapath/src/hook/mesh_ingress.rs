@@ -17,6 +17,7 @@ pub fn mesh_ingress<'t, P: Packet, T: Tables>(
     headers: &mut Headers,
 ) -> Result<Verdict<'t>, DropReason> {
     headers.direction = Some(Direction::Ingress);
+    let epoch = tables.policy_epoch();
     let from = owner(tables, &headers.sender);
     headers.source_identity = from.identity();
     if !from.flags().contains(AddressFlags::TUNNEL) {
@@ -24,7 +25,7 @@ pub fn mesh_ingress<'t, P: Packet, T: Tables>(
     }
     tables.count(Metric::FromTunnel, packet.len());
     if let Some(pod) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
-        to_pod::admit(packet, tables, headers, pod)?;
+        to_pod::admit(packet, tables, headers, pod, false, epoch)?;
         return to_pod::deliver(packet, headers, pod);
     }
     let to = owner(tables, &headers.tuple.destination);

@@ -3,7 +3,9 @@
 use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason, identity};
 
 use crate::{
-    Headers, Packet, Tables, Verdict, flow, snat,
+    Headers, Packet, Tables, Verdict,
+    flow::{self, Local},
+    snat,
     tables::{owner, same},
 };
 
@@ -36,9 +38,10 @@ pub fn net_egress<P: Packet, T: Tables>(
         return Ok(Verdict::Pass);
     }
     // Who reached a pod by its own address is answered from that address.
-    if flow::observe(tables, headers).is_reply() {
+    let local = Local { sender: pod.endpoint(), receiver: 0, epoch: 0 };
+    if flow::observe(tables, headers, &local).seen().is_reply() {
         return Ok(Verdict::Pass);
     }
-    snat::masquerade(packet, tables, config, headers)?;
+    snat::masquerade(packet, tables, config, headers, pod.endpoint())?;
     Ok(Verdict::Pass)
 }

@@ -4,7 +4,9 @@ use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason};
 
 use super::to_pod;
 use crate::{
-    Headers, Packet, Tables, Verdict, snat,
+    Headers, Packet, Tables, Verdict,
+    flow::is_another,
+    snat::{self, Behind},
     tables::{owner, same},
 };
 
@@ -19,14 +21,22 @@ pub fn net_ingress<'t, P: Packet, T: Tables>(
     headers: &mut Headers,
 ) -> Result<Verdict<'t>, DropReason> {
     headers.direction = Some(Direction::Ingress);
+    let epoch = tables.policy_epoch();
     let Some(config) = tables.config() else { return Ok(Verdict::Pass) };
+    let mut behind = Behind::default();
     let to_node = same(&headers.tuple.destination, config.node(headers.is_v6()));
-    if to_node && config.flags().contains(ConfigFlags::MASQUERADE) {
-        snat::unmasquerade(packet, tables, config, headers)?;
+    let answers_pod = to_node
+        && config.flags().contains(ConfigFlags::MASQUERADE)
+        && snat::find_behind(tables, config, headers, &mut behind);
+    let destination = if answers_pod { behind.address } else { headers.tuple.destination };
+    let Some(pod) = tables.endpoint(AddressKey::of(&destination)) else { return Ok(Verdict::Pass) };
+    if answers_pod {
+        if is_another(behind.endpoint, pod.endpoint()) {
+            // The one that asked is gone: nobody has the port, and the stack says so.
+            return Ok(Verdict::Pass);
+        }
+        snat::unmasquerade(packet, tables, headers, &behind)?;
     }
-    let Some(pod) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) else {
-        return Ok(Verdict::Pass);
-    };
     let from = owner(tables, &headers.sender);
     headers.source_identity = from.identity();
     // The node's own addresses and its pods never come from outside, other clusters only through the tunnel.
@@ -34,6 +44,6 @@ pub fn net_ingress<'t, P: Packet, T: Tables>(
     if elsewhere || tables.endpoint(AddressKey::of(&headers.sender)).is_some() {
         return Err(DropReason::SourceSpoofed);
     }
-    to_pod::admit(packet, tables, headers, pod)?;
+    to_pod::admit(packet, tables, headers, pod, answers_pod, epoch)?;
     to_pod::deliver(packet, headers, pod)
 }

@@ -1,15 +1,13 @@
 //! What a pod sends.
 
 use tombolo_abi::{
-    Address, AddressFlags, AddressKey, ConfigFlags, Direction, DropReason, EndpointFlags, EndpointValue,
-    protocol,
+    Address, AddressFlags, AddressKey, ConfigFlags, Direction, DropReason, EndpointValue, protocol,
 };
 
 use super::to_pod;
 use crate::{
     Headers, Packet, Tables, Verdict,
-    flow::{self, Seen},
-    policy,
+    flow::{self, Local, Observed, Seen},
     rewrite::{End, set_end, take_hop},
     service,
     tables::owner,
@@ -27,6 +25,7 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     ifindex: u32,
 ) -> Result<Verdict<'t>, DropReason> {
     headers.direction = Some(Direction::Egress);
+    let epoch = tables.policy_epoch();
     if is_neighbour_discovery(headers) {
         return Ok(Verdict::Pass);
     }
@@ -48,26 +47,30 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
         let port = headers.tuple.source_port;
         set_end(packet, headers, End::Source, config.gateway(headers.is_v6()), port)?;
     }
-    let seen = flow::observe(tables, headers);
+    let other = tables.endpoint(AddressKey::of(&headers.tuple.destination));
+    let receiver = other.map_or(0, EndpointValue::endpoint);
+    let local = Local { sender: pod.endpoint(), receiver, epoch };
+    let observed = flow::observe(tables, headers, &local);
+    let seen = observed.seen();
     match seen {
         Seen::Conflict => return Err(DropReason::TranslationConflict),
         Seen::HairpinReply => return to_itself(packet, tables, headers, pod, &own),
         Seen::New | Seen::Original if hairpin => {
             if seen == Seen::New {
-                flow::open(tables, headers, true)?;
+                flow::open(tables, headers, &local, true)?;
             }
             return to_pod::deliver(packet, headers, pod);
         }
         Seen::New | Seen::Original | Seen::Reply | Seen::TranslatedReply => {}
     }
-    if let Some(other) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
+    if let Some(other) = other {
         headers.destination_identity = other.identity();
-        leave(packet, tables, headers, pod, seen, Some(other))?;
+        leave(packet, tables, headers, pod, Some(other), observed, &local)?;
         return to_pod::deliver(packet, headers, other);
     }
     let to = owner(tables, &headers.tuple.destination);
     headers.destination_identity = to.identity();
-    leave(packet, tables, headers, pod, seen, None)?;
+    leave(packet, tables, headers, pod, None, observed, &local)?;
     if to.flags().contains(AddressFlags::HOST) {
         return Ok(Verdict::Pass);
     }
@@ -80,29 +83,52 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     forward(packet, headers, Verdict::ToUnderlay)
 }
 
-/// Asks the rules of the pod, and of the other one when it is local; records what is new.
+/// Asks the rules of the pod, and those of the receiver if that is a pod here; records what is new.
 #[inline(always)]
 fn leave<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
     pod: &EndpointValue,
-    seen: Seen,
-    other: Option<&EndpointValue>,
+    receiver: Option<&EndpointValue>,
+    observed: Observed,
+    local: &Local,
 ) -> Result<(), DropReason> {
+    let seen = observed.seen();
+    if !observed.is_judged() {
+        judge(tables, headers, pod, receiver, seen)?;
+        match seen {
+            Seen::New => flow::open(tables, headers, local, false)?,
+            _ => flow::set_judged(tables, headers, local),
+        }
+    }
     match seen {
-        Seen::TranslatedReply => return to_pod::restore_frontend(packet, tables, headers),
-        Seen::Reply => return Ok(()),
-        _ => {}
+        Seen::TranslatedReply => to_pod::restore_frontend(packet, tables, headers),
+        _ => Ok(()),
     }
-    if pod.flags().contains(EndpointFlags::EGRESS_ENFORCED) {
-        let peer = headers.destination_identity;
-        policy::check(tables, headers, pod.endpoint(), Direction::Egress, peer)?;
+}
+
+#[inline(always)]
+fn judge<T: Tables>(
+    tables: &T,
+    headers: &mut Headers,
+    pod: &EndpointValue,
+    receiver: Option<&EndpointValue>,
+    seen: Seen,
+) -> Result<(), DropReason> {
+    let (own, peer) = (headers.source_identity, headers.destination_identity);
+    if seen.is_reply() {
+        to_pod::rules(tables, headers, pod, Direction::Ingress, peer, seen)?;
+        return match receiver {
+            Some(opener) => to_pod::rules(tables, headers, opener, Direction::Egress, own, seen),
+            None => Ok(()),
+        };
     }
-    if let Some(other) = other {
-        to_pod::ingress_rules(tables, headers, other)?;
+    to_pod::rules(tables, headers, pod, Direction::Egress, peer, seen)?;
+    match receiver {
+        Some(receiver) => to_pod::rules(tables, headers, receiver, Direction::Ingress, own, seen),
+        None => Ok(()),
     }
-    if seen == Seen::New { flow::open(tables, headers, false) } else { Ok(()) }
 }
 
 /// A reply of a pod to itself: both ends get back what the pod believes them to be.

@@ -17,6 +17,7 @@ pub fn pod_ingress<P: Packet, T: Tables>(
     ifindex: u32,
 ) -> Result<Verdict<'static>, DropReason> {
     headers.direction = Some(Direction::Ingress);
+    let epoch = tables.policy_epoch();
     if headers.is_v6() && is_local_only(&headers.tuple.destination) {
         // Neighbour discovery between the two ends of the veth.
         return Ok(Verdict::Pass);
@@ -26,7 +27,7 @@ pub fn pod_ingress<P: Packet, T: Tables>(
         _ => return Err(DropReason::NoRoute),
     };
     headers.source_identity = owner(tables, &headers.sender).identity();
-    to_pod::admit(packet, tables, headers, pod)?;
+    to_pod::admit(packet, tables, headers, pod, false, epoch)?;
     Ok(Verdict::Pass)
 }
 

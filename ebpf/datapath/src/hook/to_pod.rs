@@ -4,45 +4,72 @@ use tombolo_abi::{Direction, DropReason, EndpointFlags, EndpointValue, Metric, i
 
 use crate::{
     Headers, Packet, Tables, Verdict,
-    flow::{self, Seen},
-    policy,
+    flow::{self, Local, Seen},
+    policy::{self, Question},
     rewrite::{End, set_end, take_hop},
+    tables::owner,
 };
 
 /// Lets a packet into `pod` or refuses it; `headers.source_identity` says who sent it. Replies to a translated
-/// connection come from its frontend again.
+/// connection come from its frontend again. What `answers_pod` was masqueraded on its way out, so the pod has asked for it,
+/// however long ago. `epoch` is the policy epoch, as it was before anything was looked up.
 #[inline(always)]
 pub fn admit<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
     pod: &EndpointValue,
+    answers_pod: bool,
+    epoch: u32,
 ) -> Result<(), DropReason> {
     headers.direction = Some(Direction::Ingress);
     headers.destination_identity = pod.identity();
-    let seen = flow::observe(tables, headers);
-    match seen {
-        Seen::Reply => return Ok(()),
-        Seen::TranslatedReply | Seen::HairpinReply => return restore_frontend(packet, tables, headers),
-        Seen::New | Seen::Original | Seen::Conflict => {}
+    let local = Local { sender: 0, receiver: pod.endpoint(), epoch };
+    let observed = flow::observe(tables, headers, &local);
+    let seen = observed.seen();
+    // An error comes from anybody on the way, its connection from the other end.
+    let follows = headers.is_error() && (answers_pod || seen != Seen::New);
+    let peer =
+        if follows { owner(tables, &headers.tuple.source).identity() } else { headers.source_identity };
+    if !observed.is_judged() {
+        match seen {
+            Seen::New if answers_pod => rules(tables, headers, pod, Direction::Egress, peer, Seen::Reply)?,
+            _ if seen.is_reply() => rules(tables, headers, pod, Direction::Egress, peer, seen)?,
+            _ => rules(tables, headers, pod, Direction::Ingress, peer, seen)?,
+        }
     }
-    ingress_rules(tables, headers, pod)?;
-    // A connection that was not translated here takes the place of one that was: its client has reused the port.
-    if seen == Seen::Original { Ok(()) } else { flow::open(tables, headers, false) }
+    match seen {
+        Seen::New if answers_pod => flow::open_answered(tables, headers, &local)?,
+        // A connection that was not translated here takes the place of one that was: its client has reused the port.
+        Seen::New | Seen::Conflict => flow::open(tables, headers, &local, false)?,
+        _ if !observed.is_judged() => flow::set_judged(tables, headers, &local),
+        _ => {}
+    }
+    match seen {
+        Seen::TranslatedReply | Seen::HairpinReply => restore_frontend(packet, tables, headers),
+        _ => Ok(()),
+    }
 }
 
-/// Asks the pod's ingress rules.
+/// Asks the rules of a pod whether it may have the packet's connection, opened in this direction, with `peer`. "Traffic to and
+/// from the node where a Pod is running is always allowed" (Kubernetes, Network Policies).
 #[inline(always)]
-pub fn ingress_rules<T: Tables>(
+pub fn rules<T: Tables>(
     tables: &T,
     headers: &mut Headers,
     pod: &EndpointValue,
+    direction: Direction,
+    peer: u32,
+    seen: Seen,
 ) -> Result<(), DropReason> {
-    let peer = headers.source_identity;
-    if peer == identity::HOST || !pod.flags().contains(EndpointFlags::INGRESS_ENFORCED) {
+    let enforced = match direction {
+        Direction::Ingress => EndpointFlags::INGRESS_ENFORCED,
+        Direction::Egress => EndpointFlags::EGRESS_ENFORCED,
+    };
+    if peer == identity::HOST || !pod.flags().contains(enforced) {
         return Ok(());
     }
-    policy::check(tables, headers, pod.endpoint(), Direction::Ingress, peer)
+    policy::check(tables, headers, &Question { endpoint: pod.endpoint(), direction, peer, seen })
 }
 
 /// Gives a reply the frontend as its sender.

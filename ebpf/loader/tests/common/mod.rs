@@ -5,6 +5,7 @@
 #![allow(clippy::allow_attributes, reason = "a part that one binary uses is dead in another")]
 
 pub mod link;
+pub mod node;
 pub mod talk;
 
 use std::{

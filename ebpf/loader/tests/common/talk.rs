@@ -47,6 +47,16 @@ pub fn serve_udp(port: u16) {
     });
 }
 
+/// A server that answers a datagram with its own name.
+pub fn serve_named_udp(name: &'static str, port: u16) {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    thread::spawn(move || {
+        while let Ok((_, from)) = socket.recv_from(&mut [0; 2000]) {
+            let _ = socket.send_to(name.as_bytes(), from);
+        }
+    });
+}
+
 pub fn connect(to: impl Into<IpAddr>, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&SocketAddr::new(to.into(), port), Duration::from_millis(1500))?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -1,15 +1,19 @@
-//! What arrives on a physical device: tcx ingress.
+//! What arrives on a physical device: tcx ingress. A frame of a VLAN belongs to the device of that VLAN, and to none when
+//! there is no such device.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use tombolo_abi::Hook;
 use tombolo_datapath::{Link, hook};
-use tombolo_programs::{Unreadable, run};
+use tombolo_programs::{NEXT, Unreadable, is_tagged, run};
 
 /// The program.
 #[classifier]
 pub fn net_ingress(context: TcContext) -> i32 {
+    if is_tagged(context.skb.skb) {
+        return NEXT;
+    }
     run(context.skb.skb, Hook::NetIngress, Link::Ethernet, Unreadable::Pass, |packet, maps, headers, _| {
         hook::net_ingress(packet, maps, headers)
     })

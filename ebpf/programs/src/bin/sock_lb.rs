@@ -15,8 +15,6 @@ use tombolo_programs::Maps;
 /// Verdicts of cgroup programs.
 const PROCEED: i32 = 1;
 const REFUSE: i32 = 0;
-/// Socket types of `struct bpf_sock_addr`.
-const SOCK_STREAM: u32 = 1;
 const ECONNREFUSED: i32 = 111;
 
 /// `connect` of an IPv4 socket.
@@ -78,8 +76,8 @@ enum Family {
 #[inline(always)]
 fn redirect(context: *mut bpf_sock_addr, family: Family) -> i32 {
     let (address, port) = peer(context, family);
-    // SAFETY: the context of the program, both fields of which may be read.
-    let (protocol, kind) = unsafe { ((*context).protocol as u8, (*context).type_) };
+    // SAFETY: the context of the program.
+    let protocol = unsafe { (*context).protocol as u8 };
     match target(&Maps, cookie(context), &address, port, protocol) {
         Target::Unchanged => PROCEED,
         Target::Backend(backend) => {
@@ -87,10 +85,9 @@ fn redirect(context: *mut bpf_sock_addr, family: Family) -> i32 {
             PROCEED
         }
         Target::Refused => {
-            if kind == SOCK_STREAM {
-                // SAFETY: a helper on a plain number.
-                unsafe { bpf_set_retval(-ECONNREFUSED) };
-            }
+            // The kernel's own answer would be EPERM, which clients do not take for a server that is away.
+            // SAFETY: a helper on a plain number.
+            unsafe { bpf_set_retval(-ECONNREFUSED) };
             REFUSE
         }
     }

@@ -35,7 +35,8 @@ impl Manager {
 
     /// At start: carries out queued DELs, forgets endpoints whose devices are gone (the node was restarted),
     /// removes devices that belong to no endpoint (an ADD that was killed), and connects all others again.
-    pub async fn adopt(&self) -> Result<(), NetlinkError> {
+    /// Returns how many could not be connected.
+    pub async fn adopt(&self) -> Result<usize, NetlinkError> {
         self.replay().await;
         let links = self.host.links().await?;
         for endpoint in self.endpoints().iter() {
@@ -46,12 +47,9 @@ impl Manager {
                 if let Err(e) = self.remove(&wiring.attachment).await {
                     tracing::error!(attachment = %wiring.attachment, error = %e, "cannot forget an endpoint");
                 }
-                continue;
-            }
-            if let Err(e) = self.reconnect(endpoint).await {
-                tracing::error!(attachment = %wiring.attachment, error = %format!("{e:#}"), "cannot adopt an endpoint");
             }
         }
+        let unconnected = self.reconnect_all().await;
         let known: BTreeSet<String> =
             self.endpoints().iter().map(|e| e.wiring.host_interface.clone()).collect();
         for link in links.iter().filter(|l| l.veth && l.name.starts_with(HOST_PREFIX)) {
@@ -60,7 +58,20 @@ impl Manager {
                 self.host.delete_link(link.index).await?;
             }
         }
-        Ok(())
+        Ok(unconnected)
+    }
+
+    /// Connects all endpoints again, and returns for how many that failed.
+    pub async fn reconnect_all(&self) -> usize {
+        let mut failed = 0;
+        for endpoint in self.endpoints().iter() {
+            if let Err(e) = self.reconnect(endpoint).await {
+                let attachment = &endpoint.wiring.attachment;
+                tracing::error!(%attachment, error = %format!("{e:#}"), "cannot adopt an endpoint");
+                failed += 1;
+            }
+        }
+        failed
     }
 
     /// Carries out the DELs that found no agent; call it again after the socket is open, for those that came

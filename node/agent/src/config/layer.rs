@@ -8,7 +8,10 @@ use std::{
 use serde::Deserialize;
 use tombolo_model::{ClusterId, ClusterName};
 
-use super::{Config, ConfigError, LogFormat};
+use super::{
+    Config, ConfigError, LogFormat,
+    nat::{self, PortRange, Timeouts},
+};
 
 /// The fields that a file, or flags and environment, set.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
@@ -83,6 +86,15 @@ pub struct Layer {
     /// Whether traffic that leaves the cluster gets the node's address.
     #[arg(long, global = true, env = "TOMBOLO_MASQUERADE")]
     pub masquerade: Option<bool>,
+    /// Ports behind which pods are hidden, one range or two: 1024-29999,61000-65535 by default.
+    #[arg(long, global = true, env = "TOMBOLO_NAT_PORTS", value_delimiter = ',')]
+    pub nat_ports: Option<Vec<PortRange>>,
+    /// For how long they are kept; only in the file.
+    #[arg(skip)]
+    pub nat_timeouts: Option<Timeouts>,
+    /// The API server's --service-node-port-range, 30000-32767 by default; natPorts must leave it out.
+    #[arg(long, global = true, env = "TOMBOLO_NODE_PORTS")]
+    pub node_ports: Option<PortRange>,
     /// The certificate of the cluster's CA.
     #[arg(long, global = true, env = "TOMBOLO_CA_FILE")]
     pub ca_file: Option<PathBuf>,
@@ -119,6 +131,9 @@ impl Layer {
             log_format: self.log_format.or(below.log_format),
             log_level: self.log_level.or(below.log_level),
             masquerade: self.masquerade.or(below.masquerade),
+            nat_ports: self.nat_ports.or(below.nat_ports),
+            nat_timeouts: self.nat_timeouts.or(below.nat_timeouts),
+            node_ports: self.node_ports.or(below.node_ports),
             ca_file: self.ca_file.or(below.ca_file),
             token_file: self.token_file.or(below.token_file),
         }
@@ -153,6 +168,9 @@ impl Layer {
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: self.log_level.unwrap_or_else(|| "info".into()),
             masquerade: self.masquerade.unwrap_or(true),
+            nat_ports: self.nat_ports.unwrap_or_else(nat::default_ports),
+            nat_timeouts: self.nat_timeouts.unwrap_or_default(),
+            node_ports: self.node_ports.unwrap_or(PortRange::NODE_PORTS),
             ca_file: self.ca_file.unwrap_or_else(|| "/etc/tombolo/ca/ca.crt".into()),
             token_file: self.token_file.unwrap_or_else(|| "/var/run/secrets/tombolo/token".into()),
         }

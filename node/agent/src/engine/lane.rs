@@ -23,6 +23,8 @@ pub trait Lane: Send {
     fn update(&mut self, now: Duration);
     /// Writes planned deletes.
     fn delete(&mut self, now: Duration);
+    /// Whether anything was written since the last call.
+    fn take_written(&mut self) -> bool;
     /// Forgets what is done.
     fn settle(&mut self, state: &mut State);
     /// Whether the target is as desired, as far as is known.
@@ -43,6 +45,7 @@ pub struct TableLane<K, V, T> {
     /// Why the last list failed; nothing is written before one succeeds, as writes would be blind.
     broken: Option<String>,
     plan: Plan<K, V>,
+    written: bool,
 }
 
 impl<K, V, T> TableLane<K, V, T> {
@@ -60,6 +63,7 @@ impl<K, V, T> TableLane<K, V, T> {
             listed: None,
             broken: Some("not listed yet".into()),
             plan: Plan { updates: Vec::new(), deletes: Vec::new() },
+            written: false,
         }
     }
 }
@@ -101,6 +105,7 @@ where
         for (key, value) in std::mem::take(&mut self.plan.updates) {
             let outcome = self.target.update(&key, &value);
             self.reconciler.record(key, Some(value), outcome, now);
+            self.written = true;
         }
     }
 
@@ -108,7 +113,12 @@ where
         for key in std::mem::take(&mut self.plan.deletes) {
             let outcome = self.target.delete(&key);
             self.reconciler.record(key, None, outcome, now);
+            self.written = true;
         }
+    }
+
+    fn take_written(&mut self) -> bool {
+        std::mem::take(&mut self.written)
     }
 
     fn settle(&mut self, state: &mut State) {

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use tombolo_abi::{
     AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap, Direction,
-    EndpointFlags, EndpointValue, FlowKey, FlowValue, OriginKey, OriginValue, PolicyKey, PolicyValue,
-    PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, protocol,
+    EndpointFlags, EndpointValue, FlowFlags, FlowKey, FlowValue, OriginValue, PolicyKey, PolicyValue,
+    PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue, SocketKey,
+    protocol,
 };
 use tombolo_model::{Address, Identity, Prefix};
 
@@ -25,7 +26,8 @@ fn socket(octets: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(ip(octets).to_ip(), port)
 }
 
-fn protocol_name(number: u8) -> String {
+/// An IANA protocol number as people write it.
+pub fn protocol_name(number: u8) -> String {
     match number {
         protocol::ICMP => "ICMP".into(),
         protocol::TCP => "TCP".into(),
@@ -171,25 +173,40 @@ impl Show for FlowKey {
 
 impl Show for FlowValue {
     fn show(&self) -> String {
-        match self.backend() {
-            0 => format!("last-seen={}ns", self.last_seen()),
-            backend => {
-                let to = socket(self.address(), self.port());
-                format!("last-seen={}ns backend={backend} translated={to}", self.last_seen())
-            }
-        }
+        let translated = match self.backend() {
+            0 => String::new(),
+            backend => format!(" backend={backend} translated={}", socket(self.address(), self.port())),
+        };
+        let (opener, answerer, epoch) = (self.opener(), self.answerer(), self.epoch());
+        format!(
+            "last-seen={}ns opener={opener} answerer={answerer} epoch={epoch}{translated}",
+            self.last_seen()
+        )
     }
 }
 
 impl Show for SnatValue {
     fn show(&self) -> String {
-        format!("{} last-seen={}ns", socket(self.address(), self.port()), self.last_seen())
+        let flags = self.flags();
+        let state = words(&[
+            (flags.contains(FlowFlags::REPLIED), "answered"),
+            (flags.contains(FlowFlags::ESTABLISHED), "established"),
+            (flags.is_closed(), "closed"),
+        ]);
+        let (to, seen, endpoint) = (socket(self.address(), self.port()), self.last_seen(), self.endpoint());
+        format!("{to} last-seen={seen}ns endpoint={endpoint}{state}")
     }
 }
 
-impl Show for OriginKey {
+impl Show for SocketKey {
     fn show(&self) -> String {
         format!("cookie={} {}", self.cookie(), socket(self.address(), self.port()))
+    }
+}
+
+impl Show for SocketBackendValue {
+    fn show(&self) -> String {
+        format!("backend={}", self.backend())
     }
 }
 

@@ -80,11 +80,30 @@ fn numbers_are_kept_and_adopted() {
     assert_eq!(reachable(&services).unwrap(), ["10.1.0.3", "10.1.0.2"]);
 
     let mut restarted = Services::default();
-    restarted.adopt(services.service.entries(), services.slot.entries(), services.backend.entries());
+    restarted.adopt(services.service.entries(), services.slot.entries(), services.backend.entries(), 0);
     restarted.apply(cluster(1), &name(), Some(&full));
     assert_eq!(restarted.service.entries(), services.service.entries());
     assert_eq!(restarted.slot.entries(), services.slot.entries());
     assert_eq!(restarted.backend.entries(), services.backend.entries());
+}
+
+#[test]
+fn numbers_that_connections_remember_do_not_come_back() {
+    use BackendState::Ready;
+    let full = record(Affinity::None, vec![backend("10.1.0.2", 1, Ready), backend("10.1.0.3", 1, Ready)]);
+    let less = record(Affinity::None, vec![backend("10.1.0.2", 1, Ready)]);
+    let mut services = Services::default();
+    services.apply(cluster(1), &name(), Some(&full));
+    services.apply(cluster(1), &name(), Some(&less));
+    let restarted = |remembered| {
+        let mut restarted = Services::default();
+        let (service, slot, backend) = (&services.service, &services.slot, &services.backend);
+        restarted.adopt(service.entries(), slot.entries(), backend.entries(), remembered);
+        restarted.apply(cluster(1), &name(), Some(&full));
+        restarted.backend.entries().keys().map(BackendKey::id).collect::<Vec<_>>()
+    };
+    assert_eq!(restarted(0), [1, 2]);
+    assert_eq!(restarted(2), [1, 3], "a socket may still know the second one");
 }
 
 #[test]

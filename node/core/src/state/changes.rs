@@ -19,15 +19,23 @@ impl State {
     }
 
     pub(super) fn upsert_node(&mut self, record: NodeRecord) {
-        if record.cluster == self.own.cluster && record.name == self.own.name {
-            let mut own = self.own.addresses.clone();
-            own.extend(record.addresses.iter().filter(|address| !self.own.addresses.contains(address)));
-            self.addresses.claim(host_claim(own));
-        } else {
+        let is_own = record.cluster == self.own.cluster && record.name == self.own.name;
+        if !is_own {
             self.addresses.claim(node_claim(self.own.cluster, &record));
         }
         self.records.nodes.insert((record.cluster, record.name.clone()), record);
+        if is_own {
+            self.claim_host();
+        }
         self.nodes_stale = true;
+    }
+
+    /// This node has the addresses that it sees, and those that its record says.
+    pub(super) fn claim_host(&mut self) {
+        let mut own = self.own.addresses.clone();
+        let of_record = self.own_node().into_iter().flat_map(|record| &record.addresses);
+        own.extend(of_record.filter(|address| !self.own.addresses.contains(address)));
+        self.addresses.claim(host_claim(own));
     }
 
     pub(super) fn upsert_endpoint(&mut self, record: EndpointRecord) {
@@ -77,12 +85,12 @@ impl State {
             }
             RecordKey::Node(cluster, name) => {
                 let is_own = *cluster == self.own.cluster && *name == self.own.name;
+                self.nodes_stale |= self.records.nodes.remove(&(*cluster, name.clone())).is_some();
                 if is_own {
-                    self.addresses.claim(host_claim(self.own.addresses.clone()));
+                    self.claim_host();
                 } else {
                     self.addresses.withdraw(&Claimant::node(self.own.cluster, *cluster, name));
                 }
-                self.nodes_stale |= self.records.nodes.remove(&(*cluster, name.clone())).is_some();
             }
             RecordKey::Endpoint(cluster, namespace, name) => {
                 self.addresses.withdraw(&Claimant::pod(self.own.cluster, *cluster, namespace, name));

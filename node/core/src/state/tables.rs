@@ -122,3 +122,33 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tombolo_abi::{MapKind, MapSpec, map};
+
+    use super::*;
+
+    fn map_of(table: TableId) -> Option<MapSpec> {
+        match table {
+            TableId::Peer | TableId::Route => None,
+            TableId::Identity => Some(map::IDENTITY),
+            TableId::Prefix => Some(map::PREFIX),
+            TableId::Address => Some(map::ADDRESS),
+            TableId::Policy => Some(map::POLICY),
+            TableId::Endpoint => Some(map::ENDPOINT),
+            TableId::Backend => Some(map::BACKEND),
+            TableId::Slot => Some(map::BACKEND_SLOT),
+            TableId::Service => Some(map::SERVICE),
+        }
+    }
+
+    #[test]
+    fn each_map_that_user_space_fills_is_a_table() {
+        for map in map::ALL {
+            let filled = matches!(map.kind, MapKind::Hash | MapKind::LpmTrie);
+            let tables = TableId::ALL.into_iter().filter(|table| map_of(*table) == Some(*map)).count();
+            assert_eq!(tables, usize::from(filled), "{}", map.name);
+        }
+    }
+}

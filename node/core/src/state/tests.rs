@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use tombolo_abi::{AddressFlags, AddressKey};
 use tombolo_model::{Affinity, Backend, BackendState, Protocol};
 use tombolo_model::{
     Identity, IdentityRecord, Labels, Peer, Peers, Policy, PolicyKind, Requirement, Rule, Selector,
@@ -186,7 +187,7 @@ proptest! {
         let (services, slots, backends) = (
             state.service().entries().clone(), state.slot().entries().clone(), state.backend().entries().clone(),
         );
-        full.adopt_services(&services, &slots, &backends);
+        full.adopt_services(&services, &slots, &backends, 0);
         for record in all_records(&state) {
             full.apply(Change::Upsert(record));
         }
@@ -288,4 +289,32 @@ fn bits_settle_only_when_the_changes_were_taken() {
     state.policy().take_changed();
     state.settle_policies();
     assert!(!state.identity().entries()[&identity(1, 0).get()].contains(1));
+}
+
+#[test]
+fn addresses_of_the_host_come_and_go() {
+    let ip = |last| Address::from(std::net::Ipv4Addr::new(192, 0, 2, last));
+    let mut state = State::new(own(), Endpoints::default(), SelectorBits::default());
+    let record = NodeRecord {
+        cluster: cluster(1),
+        name: "n0".into(),
+        addresses: vec![ip(1)],
+        pod_prefixes: vec![],
+        zone: String::new(),
+        tunnel: None,
+    };
+    state.apply(Change::Upsert(Record::Node(record.clone())));
+    let is_host = |state: &mut State, last| {
+        let value = state.address().entries().get(&AddressKey::new(ip(last).octets()));
+        value.is_some_and(|value| value.flags().contains(AddressFlags::HOST))
+    };
+    assert!(is_host(&mut state, 1) && !is_host(&mut state, 9));
+    state.set_host_addresses(vec![ip(1), ip(9)]);
+    assert!(is_host(&mut state, 1) && is_host(&mut state, 9));
+    assert!(state.refresh().contains(&TableId::Address));
+    // The other node of the cluster has taken it over.
+    state.set_host_addresses(vec![]);
+    assert!(is_host(&mut state, 1) && !is_host(&mut state, 9), "its record still has the first one");
+    state.apply(Change::Delete(Record::Node(record).key()));
+    assert!(!is_host(&mut state, 1));
 }

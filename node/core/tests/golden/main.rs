@@ -74,7 +74,7 @@ fn check_restart(state: &mut State) {
         state.slot().entries().clone(),
         state.backend().entries().clone(),
     );
-    restarted.adopt_services(&services, &slots, &backends);
+    restarted.adopt_services(&services, &slots, &backends, 0);
     restarted.begin_sync();
     for record in input::all_records(state) {
         restarted.apply(Change::Upsert(record));

@@ -76,7 +76,7 @@ impl Services {
     fn open() -> anyhow::Result<Self> {
         // Or else the kernel adds as much again to each pause.
         set_timerslack(1)?;
-        let maps = Maps::at(Path::new(DEFAULT_PIN_DIR));
+        let maps = Maps::newest(Path::new(DEFAULT_PIN_DIR));
         Ok(Self { service: maps.service()?, slot: maps.backend_slot()?, backend: maps.backend()? })
     }
 

@@ -3,10 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::{
-    core::v1::{Event, Service},
-    networking::v1::NetworkPolicy,
-};
+use k8s_openapi::api::core::v1::{Event, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tombolo_api::MeshNetworkPolicy;
@@ -144,8 +141,7 @@ async fn policies_tell_clusters_apart() {
     // The selector of a NetworkPolicy means pods of its own cluster.
     let from_client = json!([{"podSelector": {"matchLabels": {"app": "client"}}}]);
     let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"from": from_client}]});
-    let policy = serde_json::from_value(json!({"metadata": {"name": "local"}, "spec": spec})).unwrap();
-    east.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
+    east.network_policy("local", spec).await.unwrap();
     east.allowed("client", &urls).await.unwrap();
     east.denied("other", &urls, &guard).await.unwrap();
     west.denied("client", &urls, &guard).await.unwrap();
@@ -183,8 +179,7 @@ async fn what_a_policy_cannot_do_yet_is_closed_and_reported() {
     east.allowed("client", &urls).await.unwrap();
     let from = json!([{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]);
     let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": from});
-    let policy = serde_json::from_value(json!({"metadata": {"name": "blocks"}, "spec": spec})).unwrap();
-    east.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await.unwrap();
+    east.network_policy("blocks", spec).await.unwrap();
     east.denied("client", &urls, &east.guard("web").await.unwrap()).await.unwrap();
     eventually(LIMIT, || async {
         let events = east.api::<Event>().list(&Default::default()).await?;

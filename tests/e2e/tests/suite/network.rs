@@ -88,7 +88,7 @@ async fn a_service_balances_tcp_and_udp() {
 }
 
 #[tokio::test]
-#[ignore = "needs 2 clusters; 20 s; known to fail: a UDP socket gets another backend at every datagram"]
+#[ignore = "needs 2 clusters; 20 s"]
 async fn a_udp_socket_keeps_its_backend() {
     let scope = east().await.unwrap().scope("socket").await.unwrap();
     let service = scope.service("echo", &[("echo", "UDP", 9000)], &[]).await.unwrap();

@@ -1,15 +1,9 @@
 //! Network policies of one cluster, by packets.
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{DeleteParams, PostParams};
-use serde_json::{Value, json};
-use tombolo_e2e::{Cluster, Scope};
-
-async fn apply(scope: &Scope, name: &str, spec: Value) -> anyhow::Result<()> {
-    let policy = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?;
-    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await?;
-    Ok(())
-}
+use kube::api::DeleteParams;
+use serde_json::json;
+use tombolo_e2e::Cluster;
 
 #[tokio::test]
 #[ignore = "needs 2 clusters, also ipv6; 40 s"]
@@ -28,7 +22,7 @@ async fn ingress_by_pod_label_and_port_on_both_nodes() {
     }
 
     let web = json!({"matchLabels": {"app": "web"}});
-    apply(&scope, "deny", json!({"podSelector": web, "policyTypes": ["Ingress"]})).await.unwrap();
+    scope.network_policy("deny", json!({"podSelector": web, "policyTypes": ["Ingress"]})).await.unwrap();
     // What may come into a pod is judged on its node.
     let guard = scope.guard("web").await.unwrap();
     for client in ["good", "bad", "near"] {
@@ -37,7 +31,7 @@ async fn ingress_by_pod_label_and_port_on_both_nodes() {
     let good = json!([{"podSelector": {"matchLabels": {"app": "good"}}}]);
     let port = |port: u16| json!([{"protocol": "TCP", "port": port}]);
     let rule = json!({"from": good, "ports": port(8080)});
-    apply(&scope, "allow", json!({"podSelector": web, "ingress": [rule]})).await.unwrap();
+    scope.network_policy("allow", json!({"podSelector": web, "ingress": [rule]})).await.unwrap();
     scope.allowed("good", &urls).await.unwrap();
     scope.denied("bad", &urls, &guard).await.unwrap();
     scope.denied("near", &urls, &guard).await.unwrap();
@@ -65,7 +59,7 @@ async fn egress_by_namespace() {
 
     let to = json!([{"to": [{"namespaceSelector": {"matchLabels": {"team": other.namespace}}}]}]);
     let client = json!({"matchLabels": {"app": "client"}});
-    apply(&home, "away", json!({"podSelector": client, "policyTypes": ["Egress"], "egress": to}))
+    home.network_policy("away", json!({"podSelector": client, "policyTypes": ["Egress"], "egress": to}))
         .await
         .unwrap();
     // What may leave a pod is judged on its own node.

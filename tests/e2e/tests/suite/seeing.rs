@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::{core::v1::Node, networking::v1::NetworkPolicy};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
@@ -90,9 +90,7 @@ async fn drops_are_shown(scope: &Scope, node: &str) -> anyhow::Result<()> {
 /// A policy that lets nothing into a pod, or nothing out of it.
 async fn deny(scope: &Scope, pod: &str, direction: &str) -> anyhow::Result<()> {
     let spec = json!({"podSelector": {"matchLabels": {"app": pod}}, "policyTypes": [direction]});
-    let policy = serde_json::from_value(json!({"metadata": {"name": pod}, "spec": spec}))?;
-    scope.api::<NetworkPolicy>().create(&PostParams::default(), &policy).await?;
-    Ok(())
+    scope.network_policy(pod, spec).await
 }
 
 #[tokio::test]

@@ -93,6 +93,10 @@ impl Packet for Carried {
         self.routed
     }
 
+    fn has_socket(&mut self, _: &Tuple, _: bool) -> bool {
+        false
+    }
+
     fn fits(&mut self, _: u32) -> bool {
         self.fits
     }

@@ -2,19 +2,11 @@
 //! remembers what it has seen. It is written from the design, not from the programs, and panics where they differ.
 //!
 //! What the product does not hold yet is not asserted. What should be, and is not:
-//! - Answers of an established connection obey a change of the rules. They pass for ever, so nothing is said about them
-//!   after a change.
-//! - A pod that gets the address of a former one inherits none of its connections. It does.
-//! - A masqueraded connection finds a port while one is free. Ports of dead connections stay taken for hours, and only
-//!   some are tried.
-//! - A clock that is a tick behind decides nothing. Here time only goes forward.
-//! - A pod may always send to its own node. Its rules may refuse that.
+//! - A masqueraded connection finds a port while one is free. Only some are tried.
 //! - A peer that is not described yet does not slip past a rule that denies others. It does.
-//! - SCTP reaches services and the outside. Its checksum cannot be changed, so such packets may be dropped.
+//! - A part of an SCTP packet reaches services and the outside. Nobody knows the length that its checksum covers.
 //! - One client port may be used with one backend through two frontends. That may be dropped.
-//! - A datagram socket keeps its backend. Each `sendmsg` may get another one.
 //! - A fragment that comes before the first one is delivered. It is dropped, and so are those of ICMP errors.
-//! - ICMP errors of the opener of a connection follow it. They are judged as ICMP by the rules.
 //! - A service without a backend refuses with an answer. Such packets are dropped, with their reason.
 
 mod bytes;
@@ -33,11 +25,11 @@ use tombolo_abi::{Address, DropReason, Hook, protocol};
 use tombolo_datapath::testing::Memory;
 
 use super::drive::{Case, Outcome, Way};
-use connections::{Connections, Seen};
+use connections::{Connections, Pods, Seen};
 use nat::Nat;
 pub use read::{End, Ends};
 use read::{Kind, Parsed, Part};
-use rules::Answer;
+use rules::{Answer, Answers};
 pub use rules::{backends, service};
 
 /// Who talks to whom in a packet that begins with its IP header.
@@ -60,20 +52,19 @@ pub struct Reference {
     chosen_is_doubtful: BTreeSet<Ends>,
     /// Ports of first fragments.
     fragments: BTreeMap<Datagram, (u16, u16)>,
-    /// Versions of rules and of services.
-    rules: u64,
+    /// Version of the services.
     services: u64,
 }
 
 impl Reference {
-    /// Rules, identities or addresses were changed.
-    pub fn rules_changed(&mut self) {
-        self.rules += 1;
-    }
-
     /// Services or backends were changed.
     pub fn services_changed(&mut self) {
         self.services += 1;
+    }
+
+    /// The version of the services.
+    pub const fn services(&self) -> u64 {
+        self.services
     }
 
     /// Somebody has changed the entry of a connection in the map.
@@ -119,24 +110,25 @@ impl Reference {
         }
     }
 
-    fn seen(&self, world: &Memory, ends: &Ends, frontend: Option<End>, packet: &Parsed) -> Seen {
-        self.connections.seen(ends, frontend, packet, world.now.get(), self.rules)
+    fn seen(&self, world: &Memory, ends: &Ends, frontend: Option<End>, packet: &Parsed, pods: Pods) -> Seen {
+        self.connections.seen(ends, frontend, packet, world.now.get(), pods)
     }
 
     /// Checks that a packet passed, or did not, as connections and rules want it, and notes it. Returns whether it passed.
     fn decided(
         &mut self,
         world: &Memory,
-        (ends, frontend): (&Ends, Option<End>),
-        (seen, answer): (Seen, Answer),
+        (ends, frontend, pods): (&Ends, Option<End>, Pods),
+        (seen, rules): (Seen, Answers),
         packet: &Parsed,
         outcome: &Outcome,
     ) -> bool {
         let wanted = match seen {
-            Seen::Reply { rules_are_the_same: true, .. } => Answer::Allow,
-            Seen::Reply { .. } | Seen::Unsure => answer.perhaps(),
-            Seen::Original if packet.is_error() => answer.perhaps(),
-            Seen::New | Seen::Original | Seen::Conflict => answer,
+            Seen::Reply { .. } => rules.back,
+            // An error is judged otherwise when it follows nothing.
+            Seen::Unsure if !packet.is_error() && rules.both_allow() => Answer::Allow,
+            Seen::Unsure => Answer::Either,
+            Seen::New | Seen::Original | Seen::Conflict => rules.forward,
         };
         let now = world.now.get();
         match outcome.way {
@@ -144,22 +136,22 @@ impl Reference {
                 assert_ne!(wanted, Answer::Deny, "it was let through: {seen:?}");
                 let begins = matches!(seen, Seen::New | Seen::Conflict);
                 if begins {
-                    self.connections.open(ends, frontend, false, packet, (now, self.rules));
+                    self.connections.open(ends, frontend, false, packet, (now, pods));
                 }
-                self.connections.note(ends, packet, seen, true, now);
+                self.connections.note(ends, packet, (seen, pods), true, now);
                 self.restored(seen, ends.from, outcome);
                 return true;
             }
             Err(DropReason::PolicyDenied) => {
                 assert_ne!(wanted, Answer::Allow, "it was refused: {seen:?}");
-                self.connections.note(ends, packet, seen, false, now);
+                self.connections.note(ends, packet, (seen, pods), false, now);
             }
             Err(DropReason::FlowTableFull) => {
                 assert!(world.full, "there is room for it");
                 assert_ne!(wanted, Answer::Deny, "rules come first: {seen:?}");
             }
-            Err(DropReason::RewriteFailed) => {
-                assert!(may_fail(packet, outcome), "it can be changed");
+            Err(reason @ (DropReason::RewriteFailed | DropReason::SctpFragmented)) => {
+                assert!(may_fail(packet, outcome, reason), "it can be changed");
                 self.connections.doubt(ends);
             }
             Err(reason) => {
@@ -188,10 +180,16 @@ fn untouched(packet: &Parsed, outcome: &Outcome) {
     assert_eq!(outcome.ends, packet.ends, "it is not to be changed");
 }
 
-/// Whether changing a packet may fail: SCTP has a checksum that nobody here can compute, a header that is cut no room for
-/// one, and an error says too little of what it is about.
-fn may_fail(packet: &Parsed, outcome: &Outcome) -> bool {
-    let cut = bytes::checksum_of(packet.protocol)
-        .is_some_and(|(field, _)| packet.place.transport + field + 2 > outcome.bytes.len());
-    packet.is_error() || packet.protocol == protocol::SCTP || cut
+/// Whether changing a packet may fail: a part of an SCTP packet does not tell what the checksum covers, a header that is cut
+/// has no room for one, and an error says too little of what it is about.
+fn may_fail(packet: &Parsed, outcome: &Outcome, reason: DropReason) -> bool {
+    if reason == DropReason::SctpFragmented {
+        return packet.protocol == protocol::SCTP && packet.part != Part::Whole;
+    }
+    let cut = match packet.protocol {
+        protocol::SCTP => !bytes::has_sctp_header(packet, &outcome.bytes),
+        number => bytes::checksum_of(number)
+            .is_some_and(|(field, _)| packet.place.transport + field + 2 > outcome.bytes.len()),
+    };
+    packet.is_error() || cut
 }

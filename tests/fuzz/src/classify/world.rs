@@ -5,8 +5,8 @@ mod connections;
 
 use tombolo_abi::{
     AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap, ConfigBuilder,
-    ConfigFlags, Direction, EndpointFlags, EndpointValue, PolicyKey, PolicyValue, PrefixKey, ServiceFlags,
-    ServiceKey, ServiceValue, SlotKey, SlotValue, identity, protocol,
+    ConfigFlags, Direction, EndpointFlags, EndpointValue, NatPorts, NatTimeouts, PolicyKey, PolicyValue,
+    PrefixKey, ServiceFlags, ServiceKey, ServiceValue, SlotKey, SlotValue, identity, protocol,
 };
 use tombolo_datapath::testing::Memory;
 
@@ -23,10 +23,10 @@ const V6: u32 = 4;
 
 /// A node of a small cluster that is joined with another one, with services and rules for some pods.
 pub fn usual() -> Memory {
-    let mut world = Memory::default();
+    let mut world = Memory { policy_epoch: 1, ..Memory::default() };
     world.now.set(1000 * SECOND);
     let flags = ConfigFlags::MASQUERADE.with(ConfigFlags::SERVICES);
-    world.config = config(flags, 9, (61000, 65535), true).build();
+    world.config = config(flags, 9, NatPorts::one(61000, 65535), true).build();
     for v6 in [false, true] {
         let enforced = [
             EndpointFlags::NONE,
@@ -34,7 +34,7 @@ pub fn usual() -> Memory {
             EndpointFlags::INGRESS_ENFORCED.with(EndpointFlags::EGRESS_ENFORCED),
         ];
         for (pod, flags) in PODS.into_iter().zip(enforced) {
-            set_endpoint(&mut world, pod, v6, pod as u32 + 1, 300 + pod as u32, flags);
+            set_endpoint(&mut world, (pod, pod as u32 + 1), v6, pod as u32 + 1, 300 + pod as u32, flags);
         }
         let near = AddressFlags::NO_MASQUERADE;
         let owners = [
@@ -76,7 +76,7 @@ pub fn usual() -> Memory {
     world
 }
 
-fn config(flags: ConfigFlags, tunnel: u32, ports: (u16, u16), has_address: bool) -> ConfigBuilder {
+fn config(flags: ConfigFlags, tunnel: u32, ports: NatPorts, has_address: bool) -> ConfigBuilder {
     let node = |v6| if has_address { address(NODE, v6) } else { [0; 16] };
     ConfigBuilder {
         node_v4: node(false),
@@ -84,13 +84,20 @@ fn config(flags: ConfigFlags, tunnel: u32, ports: (u16, u16), has_address: bool)
         gateway_v4: address(GATEWAY, false),
         gateway_v6: address(GATEWAY, true),
         tunnel_ifindex: tunnel,
-        snat_ports: ports,
+        nat_ports: ports,
+        nat_timeouts: NatTimeouts::DEFAULT,
         flags,
     }
 }
 
-fn set_endpoint(world: &mut Memory, pod: usize, v6: bool, device: u32, identity: u32, flags: EndpointFlags) {
-    let number = pod as u32 + 1;
+fn set_endpoint(
+    world: &mut Memory,
+    (pod, number): (usize, u32),
+    v6: bool,
+    device: u32,
+    identity: u32,
+    flags: EndpointFlags,
+) {
     let key = AddressKey::new(address(pod, v6));
     let value = EndpointValue::new(device, number, identity, flags, [2; 6], [4; 6]);
     world.endpoints.insert(key, value);

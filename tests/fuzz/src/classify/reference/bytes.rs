@@ -2,6 +2,7 @@
 //! which are as right afterwards as they were before.
 
 use tombolo_abi::protocol;
+use tombolo_datapath::testing::crc32c;
 
 use super::read::{Kind, Parsed, Part, Place};
 use crate::sums::sum;
@@ -30,8 +31,10 @@ fn places(packet: &Parsed) -> Vec<(usize, usize)> {
     if packet.part == Part::Later {
         return places;
     }
-    if let Some((field, _)) = checksum_of(packet.protocol) {
-        places.push((packet.place.transport + field, 2));
+    match checksum_of(packet.protocol) {
+        Some((field, _)) => places.push((packet.place.transport + field, 2)),
+        None if packet.protocol == protocol::SCTP => places.push((packet.place.transport + 8, 4)),
+        None => {}
     }
     let ports = |place: Place| match place.kind {
         Kind::Ports => (place.transport, 4),
@@ -66,8 +69,41 @@ fn check_ip(v6: bool, place: Place, before: &[u8], after: &[u8]) {
     assert!(same, "the checksum of the IPv4 header at {}", place.ip);
 }
 
+/// Whether an SCTP packet has a whole header, as its IP header and the bytes that are there say.
+pub fn has_sctp_header(packet: &Parsed, bytes: &[u8]) -> bool {
+    sctp_end(packet, bytes).min(bytes.len()) >= packet.place.transport + 12
+}
+
+/// Where an SCTP packet ends, as its IP header says.
+fn sctp_end(packet: &Parsed, bytes: &[u8]) -> usize {
+    let ip = packet.place.ip;
+    let said = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+    if packet.v6 { ip + 40 + said(ip + 4) } else { ip + said(ip + 2) }
+}
+
+/// The CRC32c of an SCTP packet that is there in full, and what a wrong one is off by.
+fn check_sctp(packet: &Parsed, before: &[u8], after: &[u8]) {
+    let (start, end) = (packet.place.transport, sctp_end(packet, before));
+    if !has_sctp_header(packet, before) || end > before.len() {
+        return;
+    }
+    let is_zero = |bytes: &[u8]| bytes[start + 8..start + 12] == [0; 4];
+    if is_zero(before) {
+        return assert!(is_zero(after), "a checksum that the device fills in");
+    }
+    let off = |bytes: &[u8]| {
+        let sctp = &bytes[start..end];
+        let field = u32::from_le_bytes([sctp[8], sctp[9], sctp[10], sctp[11]]);
+        crc32c(&[&sctp[..8], &[0; 4], &sctp[12..]].concat()) ^ field
+    };
+    assert_eq!(off(before), off(after), "the checksum of SCTP");
+}
+
 /// The sum over a packet with a right checksum is a constant, and what a wrong one is off by stays.
 fn check_transport(packet: &Parsed, before: &[u8], after: &[u8]) {
+    if packet.protocol == protocol::SCTP {
+        return check_sctp(packet, before, after);
+    }
     let Some((field, covers_addresses)) = checksum_of(packet.protocol) else { return };
     let at = packet.place.transport + field;
     // A datagram without a checksum (RFC 768) stays without, and no other becomes one.

@@ -28,8 +28,43 @@ struct Connection {
     touched: u64,
     closing: bool,
     answered: bool,
-    /// When the rules were changed last before it was opened.
-    rules: u64,
+    /// The pods of the node at its ends, as far as they were known when it was opened.
+    pods: Pods,
+}
+
+/// Numbers of the pods of the node that send a packet and get it; 0 for others, and where nobody looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pods {
+    pub sender: u32,
+    pub receiver: u32,
+}
+
+impl Pods {
+    /// Whether an end has another pod than in a packet of the other kind.
+    const fn differ(self, other: Self) -> bool {
+        const fn differ(a: u32, b: u32) -> bool {
+            a != 0 && b != 0 && a != b
+        }
+        differ(self.sender, other.sender) || differ(self.receiver, other.receiver)
+    }
+
+    /// No pod, or nobody looks.
+    pub const NONE: Self = Self { sender: 0, receiver: 0 };
+
+    /// Whoever was not known is this one.
+    const fn fill(&mut self, other: Self) {
+        if self.sender == 0 {
+            self.sender = other.sender;
+        }
+        if self.receiver == 0 {
+            self.receiver = other.receiver;
+        }
+    }
+
+    /// Those of an answer.
+    pub const fn turned(self) -> Self {
+        Self { sender: self.receiver, receiver: self.sender }
+    }
 }
 
 /// What a packet is to the connections before it.
@@ -41,7 +76,6 @@ pub enum Seen {
     Reply {
         frontend: Option<End>,
         hairpin: bool,
-        rules_are_the_same: bool,
     },
     /// It would be of a connection with these ends, but that one was opened to another frontend.
     Conflict,
@@ -61,8 +95,8 @@ fn key(ends: &Ends) -> (End, End, u8) {
 }
 
 impl Connections {
-    /// What a packet between these ends is at `now`; the rules are those of version `rules`.
-    pub fn seen(&self, ends: &Ends, frontend: Option<End>, packet: &Parsed, now: u64, rules: u64) -> Seen {
+    /// What a packet between these ends and pods is at `now`.
+    pub fn seen(&self, ends: &Ends, frontend: Option<End>, packet: &Parsed, now: u64, pods: Pods) -> Seen {
         if self.doubtful.contains(&key(ends)) {
             return Seen::Unsure;
         }
@@ -73,15 +107,19 @@ impl Connections {
             (true, _) => LONGEST,
         };
         let sure = if known.closing { SURE_WHEN_CLOSING } else { SURE };
-        if now - known.touched >= longest {
+        if now.saturating_sub(known.touched) >= longest {
             return Seen::New;
         }
-        if now - known.passed >= sure || (packet.opens() && known.closing) {
+        let forward = known.opener == ends.from;
+        if known.pods.differ(if forward { pods } else { pods.turned() }) {
+            // That pod is gone, and nobody inherits anything.
+            return Seen::New;
+        }
+        if now.saturating_sub(known.passed) >= sure || (packet.opens() && known.closing) {
             return Seen::Unsure;
         }
-        if known.opener != ends.from {
-            let rules_are_the_same = known.rules == rules;
-            return Seen::Reply { frontend: known.frontend, hairpin: known.hairpin, rules_are_the_same };
+        if !forward {
+            return Seen::Reply { frontend: known.frontend, hairpin: known.hairpin };
         }
         match (known.frontend == frontend, packet.opens()) {
             (true, _) => Seen::Original,
@@ -96,7 +134,7 @@ impl Connections {
     }
 
     /// Notes a packet that was let through, or was not; errors are not noted.
-    pub fn note(&mut self, ends: &Ends, packet: &Parsed, seen: Seen, passed: bool, now: u64) {
+    pub fn note(&mut self, ends: &Ends, packet: &Parsed, (seen, pods): (Seen, Pods), passed: bool, now: u64) {
         if packet.is_error() {
             return;
         }
@@ -105,11 +143,12 @@ impl Connections {
         }
         let reply = matches!(seen, Seen::Reply { .. });
         if let (true, Some(known)) = (reply || seen == Seen::Original, self.known.get_mut(&key(ends))) {
-            known.touched = now;
+            known.touched = known.touched.max(now);
             known.closing |= packet.closes();
             known.answered |= reply;
             if passed {
-                known.passed = now;
+                known.passed = known.passed.max(now);
+                known.pods.fill(if reply { pods.turned() } else { pods });
             }
         }
     }
@@ -121,15 +160,14 @@ impl Connections {
         frontend: Option<End>,
         hairpin: bool,
         packet: &Parsed,
-        at: (u64, u64),
+        (now, pods): (u64, Pods),
     ) {
         if packet.is_error() {
             return;
         }
-        let (now, rules) = at;
         let (opener, closing) = (ends.from, packet.closes());
         let (passed, touched, answered) = (now, now, false);
-        let new = Connection { opener, frontend, hairpin, passed, touched, closing, answered, rules };
+        let new = Connection { opener, frontend, hairpin, passed, touched, closing, answered, pods };
         self.known.insert(key(ends), new);
     }
 

@@ -5,9 +5,12 @@ use tombolo_datapath::testing::Memory;
 
 use super::{
     super::drive::{Case, Outcome, Way},
-    Ends, Kind, Parsed, Reference, may_fail,
+    Ends, Kind, Parsed, Reference, Seen,
+    connections::Pods,
+    may_fail,
+    net_egress::in_ranges,
     pod_egress::{is_local_only, to_pod},
-    rules::{answer, endpoint, is_own, is_remote, owner},
+    rules::{Answer, Answers, answer, endpoint, is_own, is_remote, owner},
     untouched,
 };
 
@@ -24,9 +27,9 @@ impl Reference {
     }
 
     pub(super) fn net_ingress(&mut self, world: &Memory, packet: &Parsed, outcome: &Outcome) {
-        if outcome.way == Err(DropReason::RewriteFailed) {
+        if let Err(reason @ (DropReason::RewriteFailed | DropReason::SctpFragmented)) = outcome.way {
             self.connections.doubt(&Ends { to: outcome.ends.to, ..packet.ends });
-            return assert!(may_fail(packet, outcome), "it can be changed");
+            return assert!(may_fail(packet, outcome, reason), "it can be changed");
         }
         let ends = self.answered(world, packet, outcome);
         let Some(pod) = endpoint(world, &ends.to.0) else {
@@ -57,7 +60,6 @@ impl Reference {
     /// Answers to masqueraded connections are given back to their pods, nothing else is changed.
     fn answered(&mut self, world: &Memory, packet: &Parsed, outcome: &Outcome) -> Ends {
         let (config, to) = (&world.config, packet.ends.to);
-        let (first, last) = config.snat_ports();
         let to_node = to.0 == *config.node(packet.v6) && config.flags().contains(ConfigFlags::MASQUERADE);
         let without_port = to.1 == 0 && packet.kind() == Kind::Other && !packet.is_error();
         let mut ends = Ends { to: outcome.ends.to, ..packet.ends };
@@ -65,9 +67,13 @@ impl Reference {
             // Both ends of an echo have its identifier.
             ends.from.1 = ends.to.1;
         }
-        if to_node && ((first..=last).contains(&to.1) || without_port) {
-            if let Ok(pod) = self.nat.behind(&packet.ends, world.now.get()) {
-                assert_eq!(ends.to, pod.unwrap_or(to), "whose connection it answers");
+        if to_node && (in_ranges(config, to.1) || without_port) {
+            if let Ok(behind) = self.nat.behind(packet, world.now.get()) {
+                // What a pod that is gone has asked concerns nobody.
+                let pod = behind.filter(|(pod, number)| {
+                    endpoint(world, &pod.0).is_some_and(|endpoint| endpoint.endpoint() == *number)
+                });
+                assert_eq!(ends.to, pod.map_or(to, |(pod, _)| pod), "whose connection it answers");
             }
         } else {
             assert_eq!(ends.to, to, "the receiver");
@@ -82,13 +88,47 @@ impl Reference {
         outcome: &Outcome,
         (pod, ends, way): (&EndpointValue, Ends, Way),
     ) {
-        let peer = owner(world, &packet.sender).identity();
-        let answer = answer(world, pod, Direction::Ingress, peer, packet, ends.to.1);
-        let seen = self.seen(world, &ends, None, packet);
-        let passed = self.decided(world, (&ends, None), (seen, answer), packet, outcome);
+        let pods = Pods { sender: 0, receiver: pod.endpoint() };
+        let seen = self.seen(world, &ends, None, packet, pods);
+        let known = seen != Seen::New;
+        // An error comes from anybody on the way, its connection from the other end.
+        let follows = packet.is_error() && (known || ends.to.0 != packet.ends.to.0);
+        let peer = if follows { &ends.from.0 } else { &packet.sender };
+        let back = answer(world, pod, Direction::Egress, peer, (packet, ends.from.1, true));
+        if !known && ends.to.0 != packet.ends.to.0 {
+            return self.answers_pod(world, packet, outcome, (&ends, pods, way), back);
+        }
+        let forward = answer(world, pod, Direction::Ingress, peer, (packet, ends.to.1, known));
+        let answers = Answers { forward, back };
+        let passed = self.decided(world, (&ends, None, pods), (seen, answers), packet, outcome);
         if passed {
             assert_eq!(outcome.way, Ok(way));
             assert_eq!(outcome.ends.to, ends.to, "the receiver");
+        }
+    }
+
+    /// An answer to what was masqueraded is one however long ago the pod has asked: if the pod may ask, it comes in, and the
+    /// pod stays the opener.
+    fn answers_pod(
+        &mut self,
+        world: &Memory,
+        packet: &Parsed,
+        outcome: &Outcome,
+        (ends, pods, way): (&Ends, Pods, Way),
+        rules: Answer,
+    ) {
+        let now = world.now.get();
+        match outcome.way {
+            Ok(went) => {
+                assert_eq!((went, outcome.ends.to), (way, ends.to));
+                assert_ne!(rules, Answer::Deny, "the pod may not ask any more");
+                let asked = Ends { from: ends.to, to: ends.from, ..*ends };
+                self.connections.open(&asked, None, false, packet, (now, pods.turned()));
+                let seen = self.seen(world, ends, None, packet, pods);
+                self.connections.note(ends, packet, (seen, pods), true, now);
+            }
+            Err(DropReason::PolicyDenied) => assert_ne!(rules, Answer::Allow, "the pod may ask"),
+            Err(reason) => assert!(reason == DropReason::FlowTableFull && world.full, "{reason:?}"),
         }
     }
 }

@@ -6,8 +6,10 @@ use tombolo_datapath::testing::Memory;
 
 use super::{
     super::drive::{Case, Outcome, Way},
-    End, Ends, Kind, Parsed, Reference, Seen, may_fail,
-    rules::{answer, backends, endpoint, is_own, is_remote, owner, service},
+    End, Ends, Kind, Parsed, Reference, Seen,
+    connections::Pods,
+    may_fail,
+    rules::{Answers, answer, backends, endpoint, is_own, is_remote, owner, service},
     untouched,
 };
 
@@ -72,8 +74,10 @@ impl Reference {
                 assert!(backends.iter().flatten().any(is_used), "nothing is in the way");
                 return None;
             }
-            Err(DropReason::RewriteFailed) if !moved || is_hairpin => {
-                assert!(may_fail(packet, outcome), "it can be changed");
+            Err(reason @ (DropReason::RewriteFailed | DropReason::SctpFragmented))
+                if !moved || is_hairpin =>
+            {
+                assert!(may_fail(packet, outcome, reason), "it can be changed");
                 self.chosen_is_doubtful.insert(packet.ends);
                 return None;
             }
@@ -99,7 +103,8 @@ impl Reference {
     ) {
         let from = (*world.config.gateway(packet.v6), packet.ends.from.1);
         let ends = Ends { from, to, ..packet.ends };
-        let seen = self.seen(world, &ends, Some(frontend), packet);
+        let pods = Pods { sender: pod.endpoint(), receiver: pod.endpoint() };
+        let seen = self.seen(world, &ends, Some(frontend), packet, pods);
         match outcome.way {
             Ok(way) => {
                 if matches!(seen, Seen::Reply { .. } | Seen::Unsure) {
@@ -108,10 +113,10 @@ impl Reference {
                 assert_eq!(way, to_pod(pod, packet));
                 assert_eq!(outcome.ends.from, from, "it is seen as another client");
                 if seen == Seen::New {
-                    let at = (world.now.get(), self.rules);
+                    let at = (world.now.get(), pods);
                     self.connections.open(&ends, Some(frontend), true, packet, at);
                 }
-                self.connections.note(&ends, packet, seen, true, world.now.get());
+                self.connections.note(&ends, packet, (seen, Pods::NONE), true, world.now.get());
             }
             Err(DropReason::FlowTableFull) => assert!(world.full, "there is room for it"),
             Err(DropReason::TranslationConflict) => {
@@ -132,23 +137,26 @@ impl Reference {
         (pod, to, frontend): (&EndpointValue, End, Option<End>),
     ) {
         let ends = Ends { to, ..packet.ends };
-        let seen = self.seen(world, &ends, frontend, packet);
+        let (other, owner) = (endpoint(world, &to.0), owner(world, &to.0));
+        let pods = Pods { sender: pod.endpoint(), receiver: other.map_or(0, EndpointValue::endpoint) };
+        let seen = self.seen(world, &ends, frontend, packet, pods);
         if let (Seen::Reply { hairpin: true, .. }, Ok(way)) = (seen, outcome.way) {
-            self.connections.note(&ends, packet, seen, true, world.now.get());
+            self.connections.note(&ends, packet, (seen, Pods::NONE), true, world.now.get());
             self.restored(seen, ends.from, outcome);
             assert_eq!(way, to_pod(pod, packet), "an answer to itself");
             return assert_eq!(outcome.ends.to, (packet.sender, to.1), "the client of an answer to itself");
         }
-        let (other, owner) = (endpoint(world, &to.0), owner(world, &to.0));
-        let peer = other.map_or(owner.identity(), EndpointValue::identity);
-        let mut rules = answer(world, pod, Direction::Egress, peer, packet, to.1);
-        match other {
-            Some(other) => {
-                let own = pod.identity();
-                rules = rules.and(answer(world, other, Direction::Ingress, own, packet, to.1));
-            }
-            None if is_own(owner) => rules = rules.perhaps(),
-            None => {}
+        let (there, back) = ((packet, to.1, seen != Seen::New), (packet, ends.from.1, true));
+        let mut rules = Answers {
+            forward: answer(world, pod, Direction::Egress, &to.0, there),
+            back: answer(world, pod, Direction::Ingress, &to.0, back),
+        };
+        if let Some(other) = other {
+            let own = &packet.sender;
+            rules = rules.and(Answers {
+                forward: answer(world, other, Direction::Ingress, own, there),
+                back: answer(world, other, Direction::Egress, own, back),
+            });
         }
         let in_tunnel = other.is_none() && is_remote(owner) && !is_own(owner);
         match outcome.way {
@@ -163,11 +171,16 @@ impl Reference {
             Err(DropReason::NoRoute) => {
                 assert!(in_tunnel && world.config.tunnel_ifindex() == 0, "there is a way");
             }
-            Err(DropReason::PolicyDenied | DropReason::FlowTableFull | DropReason::RewriteFailed) | Ok(_) => {
-            }
+            Ok(_)
+            | Err(
+                DropReason::PolicyDenied
+                | DropReason::FlowTableFull
+                | DropReason::RewriteFailed
+                | DropReason::SctpFragmented,
+            ) => {}
             Err(reason) => panic!("{reason:?}"),
         }
-        if !self.decided(world, (&ends, frontend), (seen, rules), packet, outcome) {
+        if !self.decided(world, (&ends, frontend, pods), (seen, rules), packet, outcome) {
             return;
         }
         let Ok(way) = outcome.way else { return };

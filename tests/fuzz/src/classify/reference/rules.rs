@@ -26,13 +26,23 @@ impl Answer {
             (Self::Allow, Self::Allow) => Self::Allow,
         }
     }
+}
 
-    /// The same, but a refusal is not insisted on.
-    pub const fn perhaps(self) -> Self {
-        match self {
-            Self::Deny => Self::Either,
-            other => other,
-        }
+/// What the rules say about a packet, if it goes the way the connection was opened, and if it answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Answers {
+    pub forward: Answer,
+    pub back: Answer,
+}
+
+impl Answers {
+    pub fn both_allow(self) -> bool {
+        (self.forward, self.back) == (Answer::Allow, Answer::Allow)
+    }
+
+    /// What two sets of rules say together.
+    pub const fn and(self, other: Self) -> Self {
+        Self { forward: self.forward.and(other.forward), back: self.back.and(other.back) }
     }
 }
 
@@ -69,26 +79,38 @@ pub fn is_own(value: AddressValue) -> bool {
     value.flags().contains(AddressFlags::HOST)
 }
 
-/// What the rules of `pod` say about a packet whose other end is `peer` and which goes to `port`.
+/// What the rules of `pod` say about the connection of a packet: its other end is `peer`, and it was opened to `port`. An
+/// error that follows no connection (`follows`) is judged as what it is. Where an address is a pod's by one map and
+/// somebody else's by another, either may have been asked.
 pub fn answer(
     world: &Memory,
     pod: &EndpointValue,
     direction: Direction,
+    peer: &Address,
+    asked: (&Parsed, u16, bool),
+) -> Answer {
+    let by_owner = answer_to(world, pod, direction, owner(world, peer).identity(), asked);
+    let by_pod = endpoint(world, peer).map(|peer| answer_to(world, pod, direction, peer.identity(), asked));
+    if by_pod.is_none_or(|by_pod| by_pod == by_owner) { by_owner } else { Answer::Either }
+}
+
+fn answer_to(
+    world: &Memory,
+    pod: &EndpointValue,
+    direction: Direction,
     peer: u32,
-    packet: &Parsed,
-    port: u16,
+    (packet, port, follows): (&Parsed, u16, bool),
 ) -> Answer {
     let enforced = match direction {
         Direction::Ingress => EndpointFlags::INGRESS_ENFORCED,
         Direction::Egress => EndpointFlags::EGRESS_ENFORCED,
     };
-    // The node is always let into its pods.
-    let free = direction == Direction::Ingress && peer == identity::HOST;
-    if free || !pod.flags().contains(enforced) {
+    // The node is always let into its pods, and they may always send to it.
+    if peer == identity::HOST || !pod.flags().contains(enforced) {
         return Answer::Allow;
     }
     let (number, port) = match packet.ends.protocol {
-        _ if packet.is_error() => (packet.protocol, 0),
+        _ if packet.is_error() && !follows => (packet.protocol, 0),
         number @ (protocol::TCP | protocol::UDP | protocol::SCTP) => (number, port),
         number => (number, 0),
     };

@@ -2,8 +2,8 @@
 
 use tombolo_abi::{
     AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap, Config,
-    ConfigFlags, Direction, EndpointFlags, PolicyKey, PolicyValue, ServiceFlags, ServiceKey, ServiceValue,
-    SlotKey, SlotValue, identity,
+    ConfigFlags, Direction, EndpointFlags, NatPorts, PolicyKey, PolicyValue, ServiceFlags, ServiceKey,
+    ServiceValue, SlotKey, SlotValue, identity,
 };
 use tombolo_datapath::testing::Memory;
 
@@ -16,6 +16,9 @@ use super::{
     SECOND, V6, bitmap, config, connections, prefix, set_endpoint,
 };
 use crate::input::Input;
+
+/// The time between two readings of the coarse clock, with 250 of them in a second.
+const TICK: u64 = SECOND / 250;
 
 /// Identities that peers have.
 const IDENTITIES: [u32; 10] = [
@@ -45,7 +48,12 @@ pub fn change(input: &mut Input<'_>, world: &mut Memory, reference: &mut Referen
                 .into_iter()
                 .filter(|(_, on)| *on)
                 .fold(ConfigFlags::NONE, |all, (flag, _)| all.with(flag));
-            let ports = input.pick(&[(61000, 65535), (61000, 61001), (1000, 1000), (0, 65535)]);
+            let ports = input.pick(&[
+                NatPorts::one(61000, 65535),
+                NatPorts::new((61000, 61000), (61001, 61001)),
+                NatPorts::one(1000, 1000),
+                NatPorts::DEFAULT,
+            ]);
             let (tunnel, choices) = (input.pick(&[9, 9, 0]), input.byte());
             let config = config(flags, tunnel, ports, choices & 1 == 0).build();
             // Perhaps nobody has written it yet.
@@ -58,7 +66,10 @@ pub fn change(input: &mut Input<'_>, world: &mut Memory, reference: &mut Referen
         }
         9 => {
             let seconds = input.pick(&[0, 1, 9, 11, 59, 61, 179, 181, 3600, 9 * 3600]);
-            return world.now.set(world.now.get() + seconds * SECOND + u64::from(input.byte()));
+            let (now, more) = (world.now.get(), input.byte());
+            // Or the next packet is on a CPU that has read the clock a tick before.
+            let behind = seconds == 0 && more & 0x80 != 0;
+            return world.now.set(if behind { now - TICK } else { now + seconds * SECOND + u64::from(more) });
         }
         10 => return world.chance.set(u32::from_be_bytes(input.array())),
         11 => return world.full = input.flag(),
@@ -67,7 +78,8 @@ pub fn change(input: &mut Input<'_>, world: &mut Memory, reference: &mut Referen
         14 => return connections::insert_fragment(input, world, reference),
         _ => return connections::forget(input, world, reference),
     }
-    reference.rules_changed();
+    // As the agent does after it has changed who is who, or who may do what.
+    world.policy_epoch += 1;
 }
 
 fn change_endpoint(input: &mut Input<'_>, world: &mut Memory) {
@@ -80,7 +92,9 @@ fn change_endpoint(input: &mut Input<'_>, world: &mut Memory) {
     let ingress = if choices & 2 == 0 { EndpointFlags::NONE } else { EndpointFlags::INGRESS_ENFORCED };
     let egress = if choices & 4 == 0 { EndpointFlags::NONE } else { EndpointFlags::EGRESS_ENFORCED };
     let identity = input.pick(&IDENTITIES);
-    set_endpoint(world, pod, v6, u32::from(choices >> 3 & 3), identity, ingress.with(egress));
+    // One life of a pod or the next.
+    let number = pod as u32 + if choices & 0x20 == 0 { 1 } else { 11 };
+    set_endpoint(world, (pod, number), v6, u32::from(choices >> 3 & 3), identity, ingress.with(egress));
 }
 
 fn owner(input: &mut Input<'_>) -> AddressValue {
@@ -127,7 +141,7 @@ fn change_identity(input: &mut Input<'_>, world: &mut Memory) {
 fn change_rules(input: &mut Input<'_>, world: &mut Memory) {
     let (choices, number, bits) = (input.byte(), input.pick(&PROTOCOLS), input.byte() % 17);
     let direction = if choices & 4 == 0 { Direction::Ingress } else { Direction::Egress };
-    let endpoint = u32::from(choices & 3) + 1;
+    let endpoint = u32::from(choices & 3) + if choices & 0x60 == 0x60 { 11 } else { 1 };
     let port = input.pick(&PORTS);
     let mask = u16::MAX.checked_shl(16 - u32::from(bits)).unwrap_or(0);
     let key = match choices >> 3 & 3 {

@@ -53,7 +53,8 @@ pub fn insert_flow(input: &mut Input<'_>, world: &Memory, reference: &mut Refere
 pub fn insert_snat(input: &mut Input<'_>, world: &Memory, reference: &mut Reference) {
     let (choices, (ends, v6)) = (input.byte(), ends(input));
     let who = address(usize::from(choices & 3), v6);
-    let value = SnatValue::new(world.now.get() - age(input), who, PORTS[usize::from(choices >> 2) % 8]);
+    let (seen, port) = (world.now.get() - age(input), PORTS[usize::from(choices >> 2) % 8]);
+    let value = SnatValue::new(seen, who, port, FlowFlags::NONE, u32::from(choices >> 5 & 3));
     let scope = if choices & 0x80 == 0 { Scope::Forward } else { Scope::Reverse };
     world.snat.borrow_mut().insert(key(scope, &ends), value);
     reference.nat_changed(ends.from.0, ends.protocol);
