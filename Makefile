@@ -19,6 +19,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # Static binaries, so that an image needs no base.
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST)
 BIN := target/$(HOST)/release
+PRODUCT := $(addprefix -p tombolo-,node cni tunnel clustermesh cli)
 PLAYGROUND := target/debug/playground
 # One selection of crates everywhere, so that nothing is compiled twice.
 DEV := cargo build --locked --workspace
@@ -34,7 +35,7 @@ FUZZ_TARGETS := $(or $(ARGS),classify cni frame membership offload replication t
 # The release whose daemon is upgraded in tests.
 PREVIOUS := $(shell sed -n 's/^commit //p' tests/release)
 
-.PHONY: help demo test test-fast test-privileged test-e2e test-long bench bench-clusters lint fuzz assets image image-previous playground clean
+.PHONY: help demo test test-fast test-privileged test-e2e test-long bench bench-clusters lint fuzz assets image image-other-layout image-previous playground clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -49,7 +50,7 @@ lint: ## Formatting, tests that nothing would run, clippy, licences and advisori
 	tests/advisories.sh
 	tests/budgets.sh
 
-test: assets image ## Unit, property, simulation, BPF in the kernel, real clusters; ends a playground that runs; ARGS choose by name; needs root
+test: assets image-other-layout ## Unit, property, simulation, BPF in the kernel, real clusters; ends a playground that runs; ARGS choose by name; needs root
 	$(TEST) $(ARGS)
 
 test-fast: ## Of these, what needs nothing, not even root
@@ -59,10 +60,10 @@ test-fast: ## Of these, what needs nothing, not even root
 test-privileged: assets ## Of these, what needs root: BPF programs in the kernel, links, tunnels, a real API server
 	$(TEST) --only root $(ARGS)
 
-test-e2e: assets image ## Of these, what needs clusters with the product
+test-e2e: assets image-other-layout ## Of these, what needs clusters with the product
 	$(TEST) --only clusters $(ARGS)
 
-test-long: assets image image-previous ## What takes longer: all stories of five clusters, soaks, the long simulation
+test-long: assets image-other-layout image-previous ## What takes longer: all stories of five clusters, soaks, the long simulation
 	@tests/prerequisites.sh kube-proxy
 	$(TEST) --long $(ARGS)
 
@@ -83,7 +84,7 @@ fuzz: ## Searches for bytes that break a parser or get a packet a wrong verdict,
 
 image: ## Static binaries in OCI images, under target/images
 	@tests/prerequisites.sh build
-	$(STATIC) -p tombolo-node -p tombolo-cni -p tombolo-tunnel -p tombolo-clustermesh -p tombolo-cli
+	$(STATIC) $(PRODUCT)
 	$(DEV) -q --bin playground
 	@mkdir -p target/images
 	$(PLAYGROUND) image --name tombolo.io/node --tag $(VERSION) --entrypoint /usr/bin/tombolo-node \
@@ -91,6 +92,17 @@ image: ## Static binaries in OCI images, under target/images
 	  --link /var/run=/run -o target/images/node.tar
 	$(PLAYGROUND) image --name tombolo.io/clustermesh --tag $(VERSION) --entrypoint /usr/bin/tombolo-clustermesh \
 	  --file $(BIN)/tombolo-clustermesh=/usr/bin/tombolo-clustermesh --link /var/run=/run -o target/images/clustermesh.tar
+
+# Another version of what runs in a cluster, by which tests upgrade it: the same sources, with another layout of every map.
+image-other-layout: image ## The same with another layout of BPF maps, for the test of an upgrade, under target/images/other-layout
+	$(STATIC) --target-dir target/other-layout $(PRODUCT) --features tombolo-node/other-layout
+	@mkdir -p target/images/other-layout
+	$(PLAYGROUND) image --name tombolo.io/node --tag other-layout --entrypoint /usr/bin/tombolo-node \
+	  $(foreach b,tombolo-node tombolo-cni tombolo-tunnel,--file target/other-layout/$(HOST)/release/$(b)=/usr/bin/$(b)) \
+	  --link /var/run=/run -o target/images/other-layout/node.tar
+	$(PLAYGROUND) image --name tombolo.io/clustermesh --tag other-layout --entrypoint /usr/bin/tombolo-clustermesh \
+	  --file target/other-layout/$(HOST)/release/tombolo-clustermesh=/usr/bin/tombolo-clustermesh --link /var/run=/run \
+	  -o target/images/other-layout/clustermesh.tar
 
 # A build directory of its own: cargo would take the older sources for the newer ones. The image is kept by its commit.
 image-previous: ## The daemon of the last release, for the test of its upgrade

@@ -125,6 +125,9 @@ fn build(ebpf: &Path, linker: &Path, toolchain: &Toolchain) -> Result<PathBuf, S
         .env("RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", &target_dir)
         .args(["build", "--release", "--locked", "--target", TARGET]);
+    if env::var_os("CARGO_FEATURE_OTHER_LAYOUT").is_some() {
+        cargo.args(["--features", "other-layout"]);
+    }
     if let Some(cache) = &cache {
         cargo.env("CARGO_BUILD_BUILD_DIR", cache);
     }

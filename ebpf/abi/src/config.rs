@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Address, NatPorts, NatTimeouts};
+use crate::{Address, NatPorts, NatTimeouts, record::room};
 
 flags! {
     /// Which parts are on.
@@ -37,7 +37,7 @@ pub struct Config {
     tunnel_ifindex: u32,
     nat_ports: NatPorts,
     nat_timeouts: NatTimeouts,
-    reserved: [u8; 4],
+    reserved: [u8; room(4)],
 }
 
 /// The parts of a [`Config`] by name.
@@ -75,7 +75,7 @@ impl ConfigBuilder {
             tunnel_ifindex: self.tunnel_ifindex,
             nat_ports: self.nat_ports,
             nat_timeouts: self.nat_timeouts,
-            reserved: [0; 4],
+            reserved: [0; room(4)],
         }
     }
 }
@@ -127,4 +127,4 @@ impl Config {
 
 record!(Config { node_v4, node_v6, gateway_v4, gateway_v6, flags, tunnel_ifindex, nat_ports, nat_timeouts; reserved });
 
-const _: () = assert!(size_of::<Config>() == 112);
+const _: () = assert!(size_of::<Config>() == room(112));

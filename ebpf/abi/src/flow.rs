@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Address;
+use crate::{Address, record::room};
 
 /// What an entry of `FLOW` or `SNAT` is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -138,8 +138,8 @@ pub struct FlowValue {
     opener: u32,
     answerer: u32,
     epoch: u32,
+    reserved: [u8; room(18)],
     port: [u8; 2],
-    reserved: [u8; 18],
 }
 
 impl FlowValue {
@@ -154,8 +154,8 @@ impl FlowValue {
             opener: 0,
             answerer: 0,
             epoch: 0,
+            reserved: [0; room(18)],
             port: [0; 2],
-            reserved: [0; 18],
         }
     }
 
@@ -309,5 +309,5 @@ record!(FragmentKey { source, destination, identification, protocol; reserved })
 record!(FragmentValue { source_port, destination_port });
 
 const _: () = assert!(size_of::<FlowKey>() == 40);
-const _: () = assert!(size_of::<FlowValue>() == 64);
+const _: () = assert!(size_of::<FlowValue>() == room(64));
 const _: () = assert!(size_of::<FragmentKey>() == 40);

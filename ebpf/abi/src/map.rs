@@ -107,6 +107,16 @@ macro_rules! for_each_map {
     };
 }
 
+/// As many, and more in the build that the test of an upgrade takes for another version.
+const fn entries(kind: MapKind, entries: u32) -> u32 {
+    match kind {
+        _ if !cfg!(feature = "other-layout") => entries,
+        // A power of two.
+        MapKind::RingBuf => entries * 2,
+        _ => entries + entries.div_ceil(8),
+    }
+}
+
 macro_rules! specs {
     ($($(#[$doc:meta])* $name:ident $method:ident: $kind:ident<$key:ty, $value:ty>,
        entries $entries:expr, version $version:literal;)*) => {
@@ -119,7 +129,7 @@ macro_rules! specs {
                 value_size: size_of::<$value>(),
                 key_fields: <$key as Record>::FIELDS,
                 value_fields: <$value as Record>::FIELDS,
-                entries: $entries,
+                entries: entries(MapKind::$kind, $entries),
                 version: $version,
             };
         )*

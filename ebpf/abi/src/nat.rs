@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Address, FlowFlags, FlowKey, Scope, protocol};
+use crate::{Address, FlowFlags, FlowKey, Scope, protocol, record::room};
 
 /// The ports behind which pods are hidden: two ranges, so that those between them stay the host's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
@@ -181,8 +181,8 @@ pub struct SnatValue {
     address: Address,
     flags: FlowFlags,
     endpoint: u32,
+    reserved: [u8; room(6)],
     port: [u8; 2],
-    reserved: [u8; 6],
 }
 
 impl SnatValue {
@@ -190,7 +190,7 @@ impl SnatValue {
     /// [`EndpointValue`](crate::EndpointValue), 0 when that is not known), used at `now` (nanoseconds since boot).
     #[inline(always)]
     pub const fn new(now: u64, address: Address, port: u16, flags: FlowFlags, endpoint: u32) -> Self {
-        Self { last_seen: now, address, flags, endpoint, port: port.to_be_bytes(), reserved: [0; 6] }
+        Self { last_seen: now, address, flags, endpoint, reserved: [0; room(6)], port: port.to_be_bytes() }
     }
 
     /// When the last packet passed, in nanoseconds since boot.
@@ -247,7 +247,7 @@ record!(SnatValue { last_seen, address, flags, endpoint, port; reserved });
 
 const _: () = assert!(size_of::<NatPorts>() == 8);
 const _: () = assert!(size_of::<NatTimeouts>() == 28);
-const _: () = assert!(size_of::<SnatValue>() == 40);
+const _: () = assert!(size_of::<SnatValue>() == room(40));
 
 #[cfg(test)]
 mod tests {

@@ -21,6 +21,11 @@ pub struct Field {
     pub kind: FieldKind,
 }
 
+/// As many reserved bytes, and eight more in the build that the test of an upgrade takes for another version.
+pub(crate) const fn room(bytes: usize) -> usize {
+    if cfg!(feature = "other-layout") { bytes + 8 } else { bytes }
+}
+
 /// What the bytes of a field are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum FieldKind {

@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Address;
+use crate::{Address, record::room};
 
 /// Key of `SERVICE`: a frontend.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Pod, Zeroable)]
@@ -53,12 +53,13 @@ pub struct ServiceValue {
     id: u32,
     count: u32,
     flags: ServiceFlags,
+    reserved: [u8; room(20)],
 }
 
 impl ServiceValue {
     /// The service numbered `id` on this node, with backends in slots `0..count`; with none, connections are refused.
     pub const fn new(id: u32, count: u32, flags: ServiceFlags) -> Self {
-        Self { id, count, flags }
+        Self { id, count, flags, reserved: [0; room(20)] }
     }
 
     /// Its number in [`SlotKey`].
@@ -162,12 +163,13 @@ pub struct BackendValue {
     port: [u8; 2],
     cluster: u16,
     flags: BackendFlags,
+    reserved: [u8; room(8)],
 }
 
 impl BackendValue {
     /// Who answers at `address` and `port`, in the cluster with id `cluster`.
     pub const fn new(address: Address, port: u16, cluster: u16, flags: BackendFlags) -> Self {
-        Self { address, port: port.to_be_bytes(), cluster, flags }
+        Self { address, port: port.to_be_bytes(), cluster, flags, reserved: [0; room(8)] }
     }
 
     /// Its address.
@@ -195,13 +197,13 @@ impl BackendValue {
 }
 
 record!(ServiceKey { address, port, protocol, scope });
-record!(ServiceValue { id, count, flags });
+record!(ServiceValue { id, count, flags; reserved });
 record!(SlotKey { service, slot });
 record!(SlotValue { backend });
 record!(BackendKey { id });
-record!(BackendValue { address, port, cluster, flags });
+record!(BackendValue { address, port, cluster, flags; reserved });
 
 const _: () = assert!(size_of::<ServiceKey>() == 20);
-const _: () = assert!(size_of::<ServiceValue>() == 12);
+const _: () = assert!(size_of::<ServiceValue>() == room(32));
 const _: () = assert!(size_of::<SlotKey>() == 8);
-const _: () = assert!(size_of::<BackendValue>() == 24);
+const _: () = assert!(size_of::<BackendValue>() == room(32));

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Address;
+use crate::{Address, record::room};
 
 /// Key of `ORIGIN`: a socket and the backend it talks to. Key of `SOCKET_BACKEND`: a socket and the frontend it asks for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Pod, Zeroable)]
@@ -13,14 +13,14 @@ pub struct SocketKey {
     address: Address,
     port: [u8; 2],
     protocol: u8,
-    reserved: [u8; 5],
+    reserved: [u8; room(5)],
 }
 
 impl SocketKey {
     /// A socket by its cookie (SO_COOKIE), its peer's address and port, and the IANA protocol number.
     #[inline(always)]
     pub const fn new(cookie: u64, address: Address, port: u16, protocol: u8) -> Self {
-        Self { cookie, address, port: port.to_be_bytes(), protocol, reserved: [0; 5] }
+        Self { cookie, address, port: port.to_be_bytes(), protocol, reserved: [0; room(5)] }
     }
 
     /// The socket's cookie.
@@ -44,15 +44,15 @@ impl SocketKey {
 #[repr(C)]
 pub struct OriginValue {
     address: Address,
+    reserved: [u8; room(2)],
     port: [u8; 2],
-    reserved: [u8; 2],
 }
 
 impl OriginValue {
     /// A frontend.
     #[inline(always)]
     pub const fn new(address: Address, port: u16) -> Self {
-        Self { address, port: port.to_be_bytes(), reserved: [0; 2] }
+        Self { address, reserved: [0; room(2)], port: port.to_be_bytes() }
     }
 
     /// Its address.
@@ -93,5 +93,5 @@ record!(SocketKey { cookie, address, port, protocol; reserved });
 record!(OriginValue { address, port; reserved });
 record!(SocketBackendValue { backend });
 
-const _: () = assert!(size_of::<SocketKey>() == 32);
-const _: () = assert!(size_of::<OriginValue>() == 20);
+const _: () = assert!(size_of::<SocketKey>() == room(32));
+const _: () = assert!(size_of::<OriginValue>() == room(20));

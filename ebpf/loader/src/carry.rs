@@ -185,7 +185,11 @@ impl<'a> Copy<'a> {
         let mut more = sys::next_key(source.as_fd(), None, &mut key)?;
         while more {
             sys::lookup(source.as_fd(), &key, &mut value)?;
-            self.write(&key, &value)?;
+            // An array begins with zeros; what it has more than another stays so.
+            let begins_so = self.old.kind == MapKind::Array && value.iter().all(|byte| *byte == 0);
+            if !begins_so {
+                self.write(&key, &value)?;
+            }
             let before = key.clone();
             more = sys::next_key(source.as_fd(), Some(&before), &mut key)?;
         }

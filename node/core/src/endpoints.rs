@@ -42,7 +42,6 @@ impl PodRef {
 
 /// What is known of an endpoint when its pod is wired up.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Wiring {
     /// The attachment it stands for.
     pub attachment: AttachmentId,
@@ -74,7 +73,8 @@ pub struct LocalEndpoint {
     pub wiring: Wiring,
 }
 
-/// All local endpoints. Serialises to what the agent keeps on disk; deserialising checks it.
+/// All local endpoints. Serialises to what the agent keeps on disk; deserialising checks it. Fields that are not known are
+/// those of a later version, which an earlier one leaves out.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Endpoints {
@@ -186,15 +186,23 @@ impl Endpoints {
 
 /// The form on disk: a list, because JSON keys are text.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Stored {
     last_id: u32,
     endpoints: Vec<LocalEndpoint>,
+    /// In the build that the test of an upgrade takes for another version.
+    #[cfg(feature = "other-layout")]
+    #[serde(default)]
+    other: u32,
 }
 
 impl From<Endpoints> for Stored {
     fn from(endpoints: Endpoints) -> Self {
-        Self { last_id: endpoints.last_id, endpoints: endpoints.by_id.into_values().collect() }
+        Self {
+            last_id: endpoints.last_id,
+            endpoints: endpoints.by_id.into_values().collect(),
+            #[cfg(feature = "other-layout")]
+            other: 1,
+        }
     }
 }
 
@@ -261,6 +269,10 @@ mod tests {
         assert!(endpoints.set_identity(1, Identity::from_bits(1 << 20 | 300)));
         let json = serde_json::to_string(&endpoints).unwrap();
         assert_eq!(serde_json::from_str::<Endpoints>(&json).unwrap(), endpoints);
+        let later = json
+            .replace(r#""id":2"#, r#""id":2,"later":[]"#)
+            .replace(r#""last_id""#, r#""later":{},"last_id""#);
+        assert_eq!(serde_json::from_str::<Endpoints>(&later).unwrap(), endpoints);
         let error = serde_json::from_str::<Endpoints>(&json.replace(r#""id":2"#, r#""id":1"#)).unwrap_err();
         assert!(error.to_string().contains("endpoint number 1"), "{error}");
     }

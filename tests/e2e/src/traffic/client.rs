@@ -79,19 +79,13 @@ impl<'a> Client<'a> {
             vec![
                 container("stream", &["stream", &echo, "--gap", GAP, "--patience", PATIENCE]),
                 container("udp", &["udp-exchange", &echo, "--gap", GAP]),
-                container("get", &["get", &url, "-n", FOREVER, "--interval", self.interval()]),
+                container("get", &["get", &url, "-n", FOREVER, "--interval", "50"]),
             ]
         };
         let spec =
             json!({"nodeName": self.node, "containers": containers, "terminationGracePeriodSeconds": GRACE});
         self.scope.pod_with(&self.name, &[], spec).await?;
         Ok(())
-    }
-
-    /// Between two requests, in milliseconds. Each takes a port of the node for hours where it is hidden behind one, and
-    /// with most of the few thousand taken, some would be refused.
-    fn interval(&self) -> &'static str {
-        if self.class == Class::Outside { "200" } else { "50" }
     }
 
     /// Waits until all containers run, and says how often each was started again: the runtime may fail to start one at

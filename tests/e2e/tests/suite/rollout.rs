@@ -1,6 +1,9 @@
 //! New versions of what runs on the nodes are rolled out under traffic.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -8,7 +11,14 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use tombolo_e2e::{Class, Cluster, SYSTEM, Traffic, UNHARMED, Window, eventually, restarted_now};
+use tombolo_e2e::{
+    Bounds, Class, Cluster, SYSTEM, Traffic, UNHARMED, Window,
+    command::succeeds,
+    eventually,
+    machine::{self, machines},
+    restarted_now,
+};
+use tombolo_playground::layout::checkout;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -31,6 +41,82 @@ async fn agents_are_rolled_out_unnoticed() {
     }
     let cut = recording.violations(Class::Between, window, UNHARMED);
     assert!(cut.is_empty(), "a roll-out of the agents cuts traffic between clusters:\n{}", cut.join("\n"));
+}
+
+/// What `make image` builds with another layout of every map and another form of what the agents keep on disk.
+const OTHER_LAYOUT: &str = "other-layout";
+/// An exchange of datagrams within a cluster may pause for so long while maps change hands.
+const HANDED_OVER: Bounds = Bounds { lost: 0, longest: Duration::from_millis(200) };
+
+#[tokio::test]
+#[ignore = "needs 2 clusters, alone; 200 s"]
+async fn another_layout_of_maps_comes_and_goes_unnoticed() {
+    let east = Cluster::attach("east").await.unwrap();
+    for archive in ["node.tar", "clustermesh.tar"].map(|name| other_images().join(name)) {
+        machines("east").unwrap().load_image(&archive).unwrap();
+    }
+    let nodes = east.nodes().await.unwrap();
+    let here = east.scope("layout").await.unwrap();
+    let away = Cluster::attach("west").await.unwrap().named_scope(&here.namespace).await.unwrap();
+    let traffic = Traffic::start(&here, &away).await.unwrap();
+    let begin = Instant::now();
+    let mut before = generations(&nodes).unwrap();
+    for (tag, stored) in [(OTHER_LAYOUT, true), ("", false)] {
+        upgrade(tag).unwrap();
+        // The generation before goes when the last of its programs is replaced.
+        let now = eventually(LIMIT, || async {
+            let now = generations(&nodes)?;
+            let changed = |(now, before): (&Vec<String>, &Vec<String>)| now.len() == 1 && now != before;
+            ensure!(now.iter().zip(&before).all(changed), "from {before:?} to {now:?}");
+            Ok(now)
+        });
+        before = now.await.unwrap();
+        for node in &nodes {
+            let record = on_node(node, &["cat", "/run/tombolo/endpoints.json"]).unwrap();
+            assert_eq!(record.contains(r#""other":"#), stored, "{node}: {record}");
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let window = Window::last(begin.elapsed());
+    let recording = traffic.finish().await.unwrap();
+    for class in [Class::Local, Class::Outside] {
+        assert_eq!(recording.violations(class, window, UNHARMED), [""; 0]);
+    }
+    let exchanges = recording.flows.iter().filter(|flow| flow.class == Class::Local);
+    for flow in exchanges.filter(|flow| flow.name.ends_with("/udp")) {
+        let harm = flow.harm(window, &recording.shared);
+        assert!(
+            HANDED_OVER.allow(&harm),
+            "{}: {harm}, allowed {HANDED_OVER}; {:?}",
+            flow.name,
+            flow.words(window)
+        );
+    }
+    println!("between clusters: {}", recording.worst(Class::Between, window));
+}
+
+fn other_images() -> PathBuf {
+    checkout().join("target/images").join(OTHER_LAYOUT)
+}
+
+/// Upgrades the cluster to images of this tag, of none to those of the chart, and waits until all runs.
+fn upgrade(tag: &str) -> anyhow::Result<()> {
+    let tag = format!("image.tag={tag}");
+    succeeds("east", &["install", "--cluster-name", "east", "--cluster-id", "1", "--set", &tag])?;
+    Ok(())
+}
+
+/// The generations of maps on each node.
+fn generations(nodes: &[String]) -> anyhow::Result<Vec<Vec<String>>> {
+    let of_node = |node: &String| {
+        let pins = on_node(node, &["ls", "/sys/fs/bpf/tombolo"])?;
+        Ok(pins.lines().filter(|pin| pin.starts_with("generation-")).map(str::to_owned).collect())
+    };
+    nodes.iter().map(of_node).collect()
+}
+
+fn on_node(node: &str, argv: &[&str]) -> anyhow::Result<String> {
+    machine::run(&machines("east")?, node, argv)
 }
 
 /// As `kubectl rollout restart` does it; waits until all pods are new and ready.
