@@ -8,8 +8,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const PROGRAMS: [&str; 6] =
-    ["pod_egress", "pod_ingress", "net_ingress", "net_egress", "mesh_ingress", "sock_lb"];
+const PROGRAMS: [&str; 7] =
+    ["pod_egress", "pod_ingress", "net_ingress", "net_egress", "mesh_ingress", "sock_lb", "floor"];
 const TARGET: &str = "bpfel-unknown-none";
 
 /// A compiler with the sources of `core`.

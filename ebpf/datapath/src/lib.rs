@@ -25,6 +25,7 @@ mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use flow::key_between;
 pub use packet::{Link, Packet};
 pub use parse::{Fragment, Headers, Transport, Tuple, classify};
 pub use tables::Tables;

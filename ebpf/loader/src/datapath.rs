@@ -20,7 +20,7 @@ use crate::{
     handover::{self, HandoverError},
     maps::Maps,
     memory::{self, MemoryError},
-    object::{Object, SOCK_LB, SOCK_LB_PROGRAMS, TC},
+    object::{FLOOR, Object, SOCK_LB, SOCK_LB_PROGRAMS, TC},
     pins::{self, PinDirError},
 };
 
@@ -123,6 +123,15 @@ impl Datapath {
         }
         let before = Mutex::new(before);
         Ok(Self { pin_dir: pin_dir.to_owned(), directory, layout, objects, before, is_new })
+    }
+
+    /// Loads a further program, `floor`, which does the least that any datapath does. Only benchmarks run it.
+    ///
+    /// # Errors
+    /// It does not load.
+    pub fn load_floor(&mut self) -> Result<(), LoadError> {
+        self.objects.push(load_object(&FLOOR, &[FLOOR.name], &self.directory)?);
+        Ok(())
     }
 
     /// The number of the generation before, while its programs may still run.

@@ -23,6 +23,10 @@ macro_rules! objects {
 
 objects!("pod_egress", "pod_ingress", "net_ingress", "net_egress", "mesh_ingress");
 
+/// What benchmarks compare the others with.
+pub const FLOOR: Object =
+    Object { name: "floor", bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor")) };
+
 /// The cgroup programs.
 pub const SOCK_LB: Object =
     Object { name: "sock_lb", bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sock_lb")) };
