@@ -139,8 +139,8 @@ pub async fn identities(cluster: &ClusterArgs, command: &Command) -> anyhow::Res
 /// What `tombolo bpf` takes.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Maps: address, backend, backend_slot, drops, endpoint, flow, identity, origin, policy, prefix, \
-    service, snat, socket_backend\n\nExamples:\n  tombolo bpf service list\n  tombolo bpf drops list --node node-1"
+    after_help = "Maps: address, backend, backend_slot, drops, endpoint, flow, identity, origin, pod_connections, policy, \
+    prefix, service, snat, socket_backend\n\nExamples:\n  tombolo bpf service list\n  tombolo bpf drops list --node node-1"
 )]
 pub struct BpfArgs {
     /// The map

@@ -37,7 +37,8 @@ pub struct Config {
     tunnel_ifindex: u32,
     nat_ports: NatPorts,
     nat_timeouts: NatTimeouts,
-    reserved: [u8; room(4)],
+    connection_limit: u32,
+    reserved: [u8; room(0)],
 }
 
 /// The parts of a [`Config`] by name.
@@ -59,6 +60,8 @@ pub struct ConfigBuilder {
     pub nat_ports: NatPorts,
     /// For how long it keeps them.
     pub nat_timeouts: NatTimeouts,
+    /// How many connections a pod may have in `FLOW`; 0 for as many as there is room.
+    pub connection_limit: u32,
     /// Which parts are on; [`ConfigFlags::READY`] is added.
     pub flags: ConfigFlags,
 }
@@ -75,7 +78,8 @@ impl ConfigBuilder {
             tunnel_ifindex: self.tunnel_ifindex,
             nat_ports: self.nat_ports,
             nat_timeouts: self.nat_timeouts,
-            reserved: [0; room(4)],
+            connection_limit: self.connection_limit,
+            reserved: [0; room(0)],
         }
     }
 }
@@ -85,6 +89,12 @@ impl Config {
     #[inline(always)]
     pub const fn node(&self, v6: bool) -> &Address {
         if v6 { &self.node_v6 } else { &self.node_v4 }
+    }
+
+    /// How many connections a pod may have in `FLOW`; 0 for as many as there is room.
+    #[inline(always)]
+    pub const fn connection_limit(&self) -> u32 {
+        self.connection_limit
     }
 
     /// The gateway of pods of the family.
@@ -125,6 +135,6 @@ impl Config {
     }
 }
 
-record!(Config { node_v4, node_v6, gateway_v4, gateway_v6, flags, tunnel_ifindex, nat_ports, nat_timeouts; reserved });
+record!(Config { node_v4, node_v6, gateway_v4, gateway_v6, flags, tunnel_ifindex, nat_ports, nat_timeouts, connection_limit; reserved });
 
 const _: () = assert!(size_of::<Config>() == room(112));

@@ -37,6 +37,8 @@ numbered! {
         NotConfigured = 13, "not-configured";
         /// A part of an SCTP packet whose port would have to be changed: the checksum covers the whole.
         SctpFragmented = 14, "sctp-fragmented";
+        /// The pod has as many connections as it may have.
+        ConnectionLimit = 15, "connection-limit";
     }
 }
 

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Address, record::room};
+use crate::{Address, protocol, record::room};
 
 /// What an entry of `FLOW` or `SNAT` is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -226,6 +226,23 @@ impl FlowValue {
     #[inline(always)]
     pub const fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// For how long it counts after its last packet, in nanoseconds; of the protocol with this IANA number.
+    #[inline(always)]
+    pub const fn lifetime(&self, number: u8) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        if self.flags.is_closed() {
+            // A TCP connection that was closed or reset may be reopened after the delayed packets of the old one.
+            10 * SECOND
+        } else if !self.flags.contains(FlowFlags::REPLIED) {
+            60 * SECOND
+        } else if number == protocol::TCP {
+            // Longer than the usual keep-alive interval of 2 h.
+            8 * 3600 * SECOND
+        } else {
+            180 * SECOND
+        }
     }
 
     /// Notes that it was judged once more, with the rules of these endpoints where they are known.

@@ -19,6 +19,7 @@ mod flow;
 pub mod map;
 mod metrics;
 mod nat;
+mod pod_connections;
 mod policy;
 mod service;
 mod socket;
@@ -33,6 +34,7 @@ pub use flow::{FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Scope}
 pub use map::{MapKind, MapSpec, TrieKey};
 pub use metrics::{Counter, Hook, Metric};
 pub use nat::{NatPorts, NatTimeouts, SnatValue, forward_key, forward_of, reverse_key};
+pub use pod_connections::{PodConnections, PodKey};
 pub use policy::{ANY_PEER, Bitmap, Direction, PolicyKey, PolicyValue};
 pub use record::{Field, FieldKind, Record};
 pub use service::{

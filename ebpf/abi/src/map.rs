@@ -82,6 +82,8 @@ macro_rules! for_each_map {
             BACKEND backend: Hash<$crate::BackendKey, $crate::BackendValue>, entries 1 << 19, version 1;
             /// Connections. User space only reads them.
             FLOW flow: LruHash<$crate::FlowKey, $crate::FlowValue>, entries 1 << 18, version 1;
+            /// How many connections of `FLOW` each pod is charged with.
+            POD_CONNECTIONS pod_connections: LruHash<$crate::PodKey, $crate::PodConnections>, entries 16_384, version 1;
             /// Masqueraded connections, two entries for each. User space reads them, and removes what has expired.
             SNAT snat: LruHash<$crate::FlowKey, $crate::SnatValue>, entries 1 << 17, version 2;
             /// Datagrams in fragments. User space only reads them.

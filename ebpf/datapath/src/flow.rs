@@ -1,6 +1,8 @@
 //! Connection tracking: which packets are replies, and to which frontend they belong.
 
-use tombolo_abi::{Address, DropReason, FlowFlags, FlowKey, FlowValue, Scope, protocol};
+use tombolo_abi::{
+    Address, Config, DropReason, FlowFlags, FlowKey, FlowValue, PodConnections, PodKey, Scope,
+};
 
 use crate::{Headers, Tables, Tuple};
 
@@ -77,16 +79,6 @@ pub struct Local {
     pub epoch: u32,
 }
 
-const SECOND: u64 = 1_000_000_000;
-/// A TCP connection that was closed or reset may be reopened after the delayed packets of the old one.
-const CLOSED: u64 = 10 * SECOND;
-/// Nothing has come back yet.
-const UNREPLIED: u64 = 60 * SECOND;
-/// A TCP connection; longer than the usual keep-alive interval of 2 h.
-const TCP_IDLE: u64 = 8 * 3600 * SECOND;
-/// All other protocols.
-const IDLE: u64 = 180 * SECOND;
-
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
 
@@ -125,7 +117,7 @@ pub fn set_judged<T: Tables>(tables: &T, headers: &Headers, local: &Local) {
 /// Records a new connection in the direction of the packet.
 ///
 /// # Errors
-/// [`DropReason::FlowTableFull`].
+/// [`DropReason::ConnectionLimit`] and [`DropReason::FlowTableFull`].
 #[inline(never)]
 pub fn open<T: Tables>(
     tables: &T,
@@ -136,6 +128,7 @@ pub fn open<T: Tables>(
     if headers.is_error() {
         return Ok(());
     }
+    charge(tables, local)?;
     let (key, from_source) = connection_key(&headers.tuple);
     let mut flags = if from_source { FlowFlags::FROM_SOURCE } else { FlowFlags::NONE };
     if hairpin {
@@ -154,6 +147,22 @@ pub fn open<T: Tables>(
         flow.touch(tables.now(), FlowFlags::RESET);
     }
     store(tables, &key, &flow.judged(local.sender, local.receiver, local.epoch))
+}
+
+/// Charges a connection to the pod that opens it, or else to the one that it goes to.
+///
+/// # Errors
+/// [`DropReason::ConnectionLimit`].
+#[inline(never)]
+fn charge<T: Tables>(tables: &T, local: &Local) -> Result<(), DropReason> {
+    let pod = PodKey::new(if local.sender != 0 { local.sender } else { local.receiver });
+    let limit = tables.config().map_or(0, Config::connection_limit);
+    match tables.pod_connections(&pod, |connections| connections.admit(limit)) {
+        Some(true) => {}
+        Some(false) => return Err(DropReason::ConnectionLimit),
+        None => tables.set_pod_connections(&pod, &PodConnections::new(1)),
+    }
+    Ok(())
 }
 
 /// Records a connection that the receiver of the packet has opened before, as another table says, and which the packet
@@ -185,20 +194,7 @@ pub fn store<T: Tables>(tables: &T, key: &FlowKey, flow: &FlowValue) -> Result<(
 /// Whether an entry still counts. Another CPU may have noted a later tick since `now` was read.
 #[inline(always)]
 pub fn is_alive(flow: &FlowValue, number: u8, now: u64) -> bool {
-    now.saturating_sub(flow.last_seen()) < lifetime(flow.flags(), number)
-}
-
-#[inline(always)]
-const fn lifetime(flags: FlowFlags, number: u8) -> u64 {
-    if flags.is_closed() {
-        CLOSED
-    } else if !flags.contains(FlowFlags::REPLIED) {
-        UNREPLIED
-    } else if number == protocol::TCP {
-        TCP_IDLE
-    } else {
-        IDLE
-    }
+    now.saturating_sub(flow.last_seen()) < flow.lifetime(number)
 }
 
 /// The key of the connection, and whether the sender stands as source in it.

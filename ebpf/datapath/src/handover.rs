@@ -64,6 +64,7 @@ mod tests {
             tunnel_ifindex: 0,
             nat_ports,
             nat_timeouts,
+            connection_limit: 0,
             flags,
         };
         Memory { config: config.build(), ..Memory::default() }

@@ -2,8 +2,9 @@
 
 use tombolo_abi::{
     Address, AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, EndpointValue, FlowKey,
-    FlowValue, FragmentKey, FragmentValue, Metric, OriginValue, PolicyKey, PolicyValue, PrefixKey,
-    ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue, SocketKey,
+    FlowValue, FragmentKey, FragmentValue, Metric, OriginValue, PodConnections, PodKey, PolicyKey,
+    PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue,
+    SocketKey,
 };
 
 /// Everything that is not the packet. The names are those of the maps.
@@ -28,6 +29,9 @@ pub trait Tables {
     fn flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowValue) -> R) -> Option<R>;
     /// Adds or replaces; false when the map refuses.
     fn set_flow(&self, key: &FlowKey, value: &FlowValue) -> bool;
+    /// Calls `f` on the entry in place.
+    fn pod_connections<R>(&self, key: &PodKey, f: impl FnOnce(&mut PodConnections) -> R) -> Option<R>;
+    fn set_pod_connections(&self, key: &PodKey, value: &PodConnections);
     /// Calls `f` on the entry in place.
     fn snat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut SnatValue) -> R) -> Option<R>;
     /// Adds, or replaces when told so; false when the map refuses or, without `replace`, when there is one already.

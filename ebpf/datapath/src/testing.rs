@@ -8,8 +8,9 @@ use std::{
 
 use tombolo_abi::{
     Address, AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, EndpointValue, FlowKey,
-    FlowValue, FragmentKey, FragmentValue, Metric, OriginValue, PolicyKey, PolicyValue, PrefixKey,
-    ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue, SocketKey, protocol,
+    FlowValue, FragmentKey, FragmentValue, Metric, OriginValue, PodConnections, PodKey, PolicyKey,
+    PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue,
+    SocketKey, protocol,
 };
 
 use crate::{Packet, Tables, Tuple, checksum};
@@ -162,6 +163,7 @@ pub struct Memory {
     pub slots: BTreeMap<SlotKey, SlotValue>,
     pub backends: BTreeMap<BackendKey, BackendValue>,
     pub flows: RefCell<BTreeMap<FlowKey, FlowValue>>,
+    pub pod_connections: RefCell<BTreeMap<PodKey, PodConnections>>,
     pub snat: RefCell<BTreeMap<FlowKey, SnatValue>>,
     pub fragments: RefCell<BTreeMap<FragmentKey, FragmentValue>>,
     pub origins: RefCell<BTreeMap<SocketKey, OriginValue>>,
@@ -240,6 +242,14 @@ impl Tables for Memory {
         }
         flows.insert(*key, *value);
         true
+    }
+
+    fn pod_connections<R>(&self, key: &PodKey, f: impl FnOnce(&mut PodConnections) -> R) -> Option<R> {
+        self.pod_connections.borrow_mut().get_mut(key).map(f)
+    }
+
+    fn set_pod_connections(&self, key: &PodKey, value: &PodConnections) {
+        self.pod_connections.borrow_mut().insert(*key, *value);
     }
 
     fn snat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut SnatValue) -> R) -> Option<R> {

@@ -7,9 +7,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use tombolo_abi::{
-    AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, Counter, Direction, DropCount,
-    DropEvent, DropReason, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentValue, Metric,
-    OriginValue, PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
+    AddressKey, AddressValue, BackendKey, BackendValue, Bitmap, Config, Direction, DropEvent, DropReason,
+    EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentValue, Metric, OriginValue, PodConnections,
+    PodKey, PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
     SocketBackendValue, SocketKey, TrieKey, for_each_map, map as spec,
 };
 use tombolo_datapath::Tables;
@@ -153,6 +153,18 @@ impl Tables for Maps {
     #[inline(always)]
     fn set_flow(&self, key: &FlowKey, value: &FlowValue) -> bool {
         FLOW.insert(key, value, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn pod_connections<R>(&self, key: &PodKey, f: impl FnOnce(&mut PodConnections) -> R) -> Option<R> {
+        // SAFETY: two CPUs may write one entry; the one number in it is whole.
+        POD_CONNECTIONS.get_ptr_mut(key).map(|connections| f(unsafe { &mut *connections }))
+    }
+
+    #[inline(always)]
+    fn set_pod_connections(&self, key: &PodKey, value: &PodConnections) {
+        // A pod that cannot be counted is not limited.
+        let _ = POD_CONNECTIONS.insert(key, value, 0);
     }
 
     #[inline(always)]

@@ -16,6 +16,7 @@ use tombolo_node_core::{
 use crate::{
     cni::{self, Manager, ManagerConfig},
     config::Config,
+    connections::Connections,
     dataplane::{Dataplane, NodeFacts},
     engine::{Engine, KeepBits, TableLane},
     file,
@@ -61,6 +62,7 @@ struct Running {
     dataplane: Arc<Dataplane>,
     tunnel: Tunnel,
     nat: Arc<Nat>,
+    connections: Arc<Connections>,
 }
 
 /// Runs the agent until `stop` completes. What it has put into the kernel stays and goes on working.
@@ -87,7 +89,8 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
     let tunnel = tunnel(&config, &underlay)?;
     let engine = start_engine(&config, &intent, &loaded, &netlink, &node, &tunnel)?;
     let dataplane = Arc::new(Dataplane::new(loaded, engine.clone()));
-    let running = Running { config, netlink, node, intent, engine, dataplane, tunnel, nat };
+    let connections = Arc::new(Connections::new(config.connections_per_pod));
+    let running = Running { config, netlink, node, intent, engine, dataplane, tunnel, nat, connections };
     running.dataplane.begin_handover()?;
     if let Err(e) = running.refresh().await.context("the datapath cannot be attached")? {
         tracing::warn!(error = %e, "the tunnel is not ready");
@@ -116,6 +119,7 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
         result = install_when_ready(&running.intent, &installer) => result?,
         result = save_identities(&running.intent, &manager) => result?,
         result = Arc::clone(&running.nat).watch(running.dataplane.maps()) => result?,
+        result = Arc::clone(&running.connections).watch(running.dataplane.maps()) => result?,
         () = &mut stop => {}
     }
     tracing::info!("stopping; the datapath stays as it is");
@@ -133,7 +137,12 @@ impl Running {
             }
         });
         let tunnel = self.netlink.link(&self.config.tunnel_device).await?;
-        let facts = NodeFacts { addresses: &self.node.addresses, nat: &self.nat, tunnel: tunnel.as_ref() };
+        let facts = NodeFacts {
+            addresses: &self.node.addresses,
+            nat: &self.nat,
+            connection_limit: self.connections.limit,
+            tunnel: tunnel.as_ref(),
+        };
         self.dataplane.refresh(&underlay, &facts)?;
         self.follow_addresses(&underlay);
         self.dataplane.forget_devices(&self.netlink).await?;
@@ -229,6 +238,7 @@ impl Running {
             manager: Arc::clone(manager),
             maps: self.dataplane.maps(),
             nat: Arc::clone(&self.nat),
+            connections: Arc::clone(&self.connections),
             metrics: Arc::clone(metrics),
             session: session.status.clone(),
             tunnel: self.tunnel.uapi.clone(),

@@ -13,6 +13,7 @@ use std::{
 pub use layer::Layer;
 use nat::{PortRange, Timeouts};
 use serde::{Deserialize, Serialize};
+use tombolo_abi::map;
 use tombolo_model::{ClusterId, ClusterName};
 
 /// Where the configuration file is.
@@ -72,6 +73,8 @@ pub struct Config {
     pub nat_ports: Vec<PortRange>,
     /// For how long it keeps them.
     pub nat_timeouts: Timeouts,
+    /// How many connections a pod may have; 0 for as many as there is room.
+    pub connections_per_pod: u32,
     /// Node ports, as the API server's `--service-node-port-range` has them.
     pub node_ports: PortRange,
     /// The cluster's CA.
@@ -204,6 +207,10 @@ impl Config {
         if let Some(field) = self.nat_timeouts.zero() {
             return invalid(field, "0".into(), "give seconds, or leave it out");
         }
+        if self.connections_per_pod > map::FLOW.entries {
+            let remedy = "give at most as many as a node has room for, 262144, or 0 for no limit";
+            return invalid("connectionsPerPod", self.connections_per_pod.to_string(), remedy);
+        }
         if self.tunnel_port == 0 {
             return invalid("tunnelPort", "0".into(), "give a UDP port");
         }
@@ -251,6 +258,7 @@ mod tests {
             (&format!("{MINIMAL}natPorts: [1000-2000, 2000-3000]\n"), "overlap"),
             (&format!("{MINIMAL}natPorts: [1024-65535]\n"), "nodePorts"),
             (&format!("{MINIMAL}natTimeouts: {{udp: 0}}\n"), "natTimeouts.udp"),
+            (&format!("{MINIMAL}connectionsPerPod: 999999\n"), "connectionsPerPod"),
             (&format!("{MINIMAL}natTimeouts: {{upd: 1}}\n"), "upd"),
         ] {
             let error = load(text, Layer::default()).unwrap_err().to_string();

@@ -64,6 +64,8 @@ pub struct NodeFacts<'a> {
     pub addresses: &'a [IpAddr],
     /// Whether pods are hidden at all, and behind which ports.
     pub nat: &'a Nat,
+    /// How many connections a pod may have; 0 for as many as there is room.
+    pub connection_limit: u32,
     /// The tunnel's device, once it exists.
     pub tunnel: Option<&'a Link>,
 }
@@ -206,6 +208,7 @@ fn config(facts: &NodeFacts<'_>) -> Config {
         tunnel_ifindex: facts.tunnel.map_or(0, |link| link.index),
         nat_ports: facts.nat.ports,
         nat_timeouts: facts.nat.timeouts,
+        connection_limit: facts.connection_limit,
         flags: ConfigFlags::SERVICES.with(masquerade),
     }
     .build()

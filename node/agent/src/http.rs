@@ -16,6 +16,7 @@ use tombolo_loader::Maps;
 use crate::{
     cni::{Manager, listen},
     config::Config,
+    connections::Connections,
     engine::Engine,
     intent::Intent,
     maps,
@@ -36,6 +37,8 @@ pub struct Shown {
     pub manager: Arc<Manager>,
     /// The BPF maps.
     pub maps: Maps,
+    /// The connections of pods.
+    pub connections: Arc<Connections>,
     /// The ports of masquerading.
     pub nat: Arc<Nat>,
     /// The metrics.
@@ -81,6 +84,9 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
     let usage = shown.nat.usage();
     metrics.nat_connections.set(i64::from(usage.connections));
     metrics.nat_port_usage.set(usage.part_of_ports(&shown.nat.ports));
+    let count = shown.connections.count();
+    metrics.connections.set(i64::from(count.all));
+    metrics.busiest_pod_connections.set(count.busiest().map_or(0, |(_, has)| i64::from(has)));
     if let Err(e) = observe::collect_drops(&shown.maps, metrics) {
         tracing::warn!(error = %e, "cannot read the datapath's counters");
     }

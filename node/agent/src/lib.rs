@@ -4,8 +4,10 @@
 
 pub mod agent;
 pub mod cleanup;
+pub mod clock;
 pub mod cni;
 pub mod config;
+pub mod connections;
 pub mod dataplane;
 pub mod engine;
 pub mod file;

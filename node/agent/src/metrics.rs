@@ -48,6 +48,10 @@ pub struct Metrics {
     pub table_failures: Family<TableLabels, Gauge>,
     /// Packets dropped by the datapath.
     pub drops: Family<DropLabels, Counter<u64, AtomicU64>>,
+    /// Connections that the datapath follows.
+    pub connections: Gauge,
+    /// Of these, those of the pod that has the most.
+    pub busiest_pod_connections: Gauge,
     /// Connections of pods to the outside that have a port of the node.
     pub nat_connections: Gauge,
     /// The part of the ports that the destination which needs the most has in use, 0 to 1.
@@ -65,6 +69,8 @@ impl Default for Metrics {
             endpoints: Gauge::default(),
             table_failures: Family::default(),
             drops: Family::default(),
+            connections: Gauge::default(),
+            busiest_pod_connections: Gauge::default(),
             nat_connections: Gauge::default(),
             nat_port_usage: Gauge::default(),
             synced: Gauge::default(),
@@ -80,6 +86,13 @@ impl Default for Metrics {
         registry.register("endpoints", "Pods of this node", metrics.endpoints.clone());
         registry.register("table_failures", "Failing writes by table", metrics.table_failures.clone());
         registry.register("dropped_packets", "Packets dropped, by reason", metrics.drops.clone());
+        let (name, help) = ("connections", "Connections that the datapath follows");
+        registry.register(name, help, metrics.connections.clone());
+        registry.register(
+            "busiest_pod_connections",
+            "Connections of the pod that has the most",
+            metrics.busiest_pod_connections.clone(),
+        );
         registry.register(
             "nat_connections",
             "Connections of pods behind ports of the node",
@@ -116,6 +129,8 @@ mod tests {
         metrics.cni_duration.get_or_create(&labels).observe(0.02);
         metrics.endpoints.set(3);
         metrics.synced.set(1);
+        metrics.connections.set(9);
+        metrics.busiest_pod_connections.set(8);
         metrics.nat_connections.set(7);
         metrics.nat_port_usage.set(0.5);
         metrics.table_failures.get_or_create(&TableLabels { table: "route".into() }).set(2);
@@ -127,6 +142,8 @@ mod tests {
             "tombolo_cni_call_duration_seconds_bucket{le=\"0.025\",command=\"ADD\",code=\"0\"} 1",
             "tombolo_endpoints 3",
             "tombolo_synced 1",
+            "tombolo_connections 9",
+            "tombolo_busiest_pod_connections 8",
             "tombolo_nat_connections 7",
             "tombolo_nat_port_usage_ratio 0.5",
             "tombolo_table_failures{table=\"route\"} 2",

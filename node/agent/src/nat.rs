@@ -2,14 +2,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tombolo_abi::{NatPorts, NatTimeouts};
 use tombolo_loader::{Maps, Table, TableError};
 use tombolo_model::Address;
 use tombolo_node_core::nat::{SHORT, Usage, sweep};
 
-use crate::{maps::protocol_name, sysctl};
+use crate::{clock, maps::protocol_name, sysctl};
 
 /// How often the entries are looked through.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -82,7 +81,7 @@ impl Nat {
 fn pass(maps: &Maps, timeouts: &NatTimeouts) -> Result<Usage, TableError> {
     let mut snat = maps.snat()?;
     let entries = snat.entries()?;
-    let (expired, usage) = sweep(&entries, now(), timeouts);
+    let (expired, usage) = sweep(&entries, clock::since_boot(), timeouts);
     for (key, value) in expired {
         // A packet may have come since.
         if snat.get(&key)? == Some(value) {
@@ -90,12 +89,6 @@ fn pass(maps: &Maps, timeouts: &NatTimeouts) -> Result<Usage, TableError> {
         }
     }
     Ok(usage)
-}
-
-/// The clock of the datapath, nanoseconds since boot.
-fn now() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn problems(usage: &Usage, ports: &NatPorts) -> Vec<String> {

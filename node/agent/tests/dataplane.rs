@@ -108,7 +108,7 @@ async fn agent(dir: &std::path::Path, records: &[Record]) -> Agent {
     let addresses = [NODE.parse().unwrap()];
     let underlay = underlay::find(&netlink, &[], &addresses).await.unwrap();
     let nat = Nat::new(true, NatPorts::DEFAULT, NatTimeouts::DEFAULT);
-    let facts = NodeFacts { addresses: &addresses, nat: &nat, tunnel: None };
+    let facts = NodeFacts { addresses: &addresses, nat: &nat, connection_limit: 0, tunnel: None };
     dataplane.begin_handover().unwrap();
     dataplane.refresh(&underlay, &facts).unwrap();
     let config = ManagerConfig {

@@ -4,6 +4,7 @@
 //! [`reconcile`] says which writes bring a target to them. Time is an argument.
 
 pub mod addresses;
+pub mod connections;
 pub mod endpoints;
 pub mod ipam;
 pub mod nat;

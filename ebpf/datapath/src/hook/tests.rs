@@ -1,6 +1,7 @@
 //! The hooks on packets in memory.
 
 mod judged;
+mod limit;
 mod masquerading;
 
 use proptest::prelude::*;
@@ -26,23 +27,25 @@ const OUTSIDE: Address = v4_mapped([203, 0, 113, 9]);
 const REMOTE: Address = v4_mapped([10, 2, 0, 1]);
 const SECOND: u64 = 1_000_000_000;
 
+const CONFIG: ConfigBuilder = ConfigBuilder {
+    node_v4: NODE,
+    node_v6: [0; 16],
+    gateway_v4: GATEWAY,
+    gateway_v6: [0; 16],
+    tunnel_ifindex: 9,
+    nat_ports: NatPorts::new((61000, 61001), (61002, 61003)),
+    nat_timeouts: NatTimeouts::DEFAULT,
+    connection_limit: 0,
+    flags: ConfigFlags::MASQUERADE.with(ConfigFlags::SERVICES),
+};
+
 type Decided<'t> = Result<Verdict<'t>, DropReason>;
 
 /// A node with pods A (device 1) and B (device 2), both enforced as told.
 fn node(flags: EndpointFlags) -> Memory {
     let mut memory = Memory::default();
     memory.now.set(1000 * SECOND);
-    memory.config = ConfigBuilder {
-        node_v4: NODE,
-        node_v6: [0; 16],
-        gateway_v4: GATEWAY,
-        gateway_v6: [0; 16],
-        tunnel_ifindex: 9,
-        nat_ports: NatPorts::new((61000, 61001), (61002, 61003)),
-        nat_timeouts: NatTimeouts::DEFAULT,
-        flags: ConfigFlags::MASQUERADE.with(ConfigFlags::SERVICES),
-    }
-    .build();
+    memory.config = CONFIG.build();
     for (address, number) in [(A, 1), (B, 2)] {
         let pod = EndpointValue::new(number, number, 300 + number, flags, [2; 6], [4; 6]);
         memory.endpoints.insert(AddressKey::new(address), pod);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use tombolo_abi::map;
 use tombolo_model::{ClusterId, ClusterName};
 
 use super::{
@@ -92,6 +93,9 @@ pub struct Layer {
     /// For how long they are kept; only in the file.
     #[arg(skip)]
     pub nat_timeouts: Option<Timeouts>,
+    /// How many connections a pod may have, 131072 by default; 0 for as many as there is room.
+    #[arg(long, global = true, env = "TOMBOLO_CONNECTIONS_PER_POD")]
+    pub connections_per_pod: Option<u32>,
     /// The API server's --service-node-port-range, 30000-32767 by default; natPorts must leave it out.
     #[arg(long, global = true, env = "TOMBOLO_NODE_PORTS")]
     pub node_ports: Option<PortRange>,
@@ -133,6 +137,7 @@ impl Layer {
             masquerade: self.masquerade.or(below.masquerade),
             nat_ports: self.nat_ports.or(below.nat_ports),
             nat_timeouts: self.nat_timeouts.or(below.nat_timeouts),
+            connections_per_pod: self.connections_per_pod.or(below.connections_per_pod),
             node_ports: self.node_ports.or(below.node_ports),
             ca_file: self.ca_file.or(below.ca_file),
             token_file: self.token_file.or(below.token_file),
@@ -170,6 +175,7 @@ impl Layer {
             masquerade: self.masquerade.unwrap_or(true),
             nat_ports: self.nat_ports.unwrap_or_else(nat::default_ports),
             nat_timeouts: self.nat_timeouts.unwrap_or_default(),
+            connections_per_pod: self.connections_per_pod.unwrap_or(map::FLOW.entries / 2),
             node_ports: self.node_ports.unwrap_or(PortRange::NODE_PORTS),
             ca_file: self.ca_file.unwrap_or_else(|| "/etc/tombolo/ca/ca.crt".into()),
             token_file: self.token_file.unwrap_or_else(|| "/var/run/secrets/tombolo/token".into()),

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use tombolo_abi::{
     AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap, Direction,
-    EndpointFlags, EndpointValue, FlowFlags, FlowKey, FlowValue, OriginValue, PolicyKey, PolicyValue,
-    PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue, SocketKey,
-    protocol,
+    EndpointFlags, EndpointValue, FlowFlags, FlowKey, FlowValue, OriginValue, PodConnections, PodKey,
+    PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
+    SocketBackendValue, SocketKey, protocol,
 };
 use tombolo_model::{Address, Identity, Prefix};
 
@@ -182,6 +182,18 @@ impl Show for FlowValue {
             "last-seen={}ns opener={opener} answerer={answerer} epoch={epoch}{translated}",
             self.last_seen()
         )
+    }
+}
+
+impl Show for PodKey {
+    fn show(&self) -> String {
+        format!("endpoint={}", self.endpoint())
+    }
+}
+
+impl Show for PodConnections {
+    fn show(&self) -> String {
+        format!("connections={}", self.count())
     }
 }
 

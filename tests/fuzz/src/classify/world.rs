@@ -86,6 +86,7 @@ fn config(flags: ConfigFlags, tunnel: u32, ports: NatPorts, has_address: bool) -
         tunnel_ifindex: tunnel,
         nat_ports: ports,
         nat_timeouts: NatTimeouts::DEFAULT,
+        connection_limit: 0,
         flags,
     }
 }

@@ -154,17 +154,7 @@ fn what_an_older_version_has_written_keeps_its_port() {
 fn a_port_that_is_not_of_the_ranges_any_more_is_given_up() {
     let mut memory = node(EndpointFlags::NONE);
     let before = leave(&memory, protocol::UDP, 1, (OUTSIDE, 53), 0).unwrap();
-    let narrow = ConfigBuilder {
-        node_v4: NODE,
-        node_v6: [0; 16],
-        gateway_v4: GATEWAY,
-        gateway_v6: [0; 16],
-        tunnel_ifindex: 9,
-        nat_ports: NatPorts::one(5000, 5003),
-        nat_timeouts: NatTimeouts::DEFAULT,
-        flags: ConfigFlags::MASQUERADE,
-    };
-    memory.config = narrow.build();
+    memory.config = ConfigBuilder { nat_ports: NatPorts::one(5000, 5003), ..CONFIG }.build();
     let after = leave(&memory, protocol::UDP, 1, (OUTSIDE, 53), 0).unwrap();
     assert!(!memory.config.nat_ports().contains(before) && memory.config.nat_ports().contains(after));
     comes_back(&memory, protocol::UDP, after, (OUTSIDE, 53), 0);
