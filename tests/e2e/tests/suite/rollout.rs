@@ -49,7 +49,7 @@ const OTHER_LAYOUT: &str = "other-layout";
 const HANDED_OVER: Bounds = Bounds { lost: 0, longest: Duration::from_millis(200) };
 
 #[tokio::test]
-#[ignore = "needs 2 clusters, alone; 200 s"]
+#[ignore = "needs 2 clusters, alone; 80 s"]
 async fn another_layout_of_maps_comes_and_goes_unnoticed() {
     let east = Cluster::attach("east").await.unwrap();
     for archive in ["node.tar", "clustermesh.tar"].map(|name| other_images().join(name)) {
@@ -72,6 +72,9 @@ async fn another_layout_of_maps_comes_and_goes_unnoticed() {
         });
         before = now.await.unwrap();
         for node in &nodes {
+            // A further pod has the agent write what it keeps.
+            let name = format!("after-{node}-{}", if stored { "there" } else { "back" });
+            here.pod(&name, Some(node), &["pause"]).await.unwrap();
             let record = on_node(node, &["cat", "/run/tombolo/endpoints.json"]).unwrap();
             assert_eq!(record.contains(r#""other":"#), stored, "{node}: {record}");
         }
