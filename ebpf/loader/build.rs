@@ -8,8 +8,17 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const PROGRAMS: [&str; 7] =
-    ["pod_egress", "pod_ingress", "net_ingress", "net_egress", "mesh_ingress", "sock_lb", "floor"];
+const PROGRAMS: [&str; 9] = [
+    "pod_egress",
+    "pod_ingress",
+    "net_ingress",
+    "net_ingress_raw",
+    "net_egress",
+    "net_egress_raw",
+    "mesh_ingress",
+    "sock_lb",
+    "floor",
+];
 const TARGET: &str = "bpfel-unknown-none";
 
 /// A compiler with the sources of `core`.

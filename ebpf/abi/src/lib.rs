@@ -32,7 +32,7 @@ pub use drops::{DropCount, DropEvent, DropEventFacts, DropReason, UnknownDropRea
 pub use endpoint::{EndpointFlags, EndpointValue, Mac};
 pub use flow::{FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Scope};
 pub use map::{MapKind, MapSpec, TrieKey};
-pub use metrics::{Counter, Hook, Metric};
+pub use metrics::{Counter, DeviceProgram, Hook, Metric};
 pub use nat::{NatPorts, NatTimeouts, SnatValue, forward_key, forward_of, reverse_key};
 pub use pod_connections::{PodConnections, PodKey};
 pub use policy::{ANY_PEER, Bitmap, Direction, PolicyKey, PolicyValue};

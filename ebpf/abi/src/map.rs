@@ -143,7 +143,7 @@ macro_rules! specs {
 
 for_each_map!(specs);
 
-/// The programs of the version before, by the numbers of their hooks: a program array that is in no generation's description,
+/// The programs of the version before, by the numbers of [`DeviceProgram`](crate::DeviceProgram): a program array that is in no generation's description,
 /// since nothing of it is carried over.
 pub const PREVIOUS: &str = "PREVIOUS";
 

@@ -112,6 +112,45 @@ numbered! {
     }
 }
 
+numbered! {
+    /// A program of a device. Its number is its place in [`PREVIOUS`](crate::map::PREVIOUS); the kernel takes 15 bytes of its
+    /// name.
+    DeviceProgram {
+        /// See [`Hook::PodEgress`].
+        PodEgress = 0, "pod_egress";
+        /// See [`Hook::PodIngress`].
+        PodIngress = 1, "pod_ingress";
+        /// See [`Hook::NetIngress`].
+        NetIngress = 2, "net_ingress";
+        /// See [`Hook::NetEgress`].
+        NetEgress = 3, "net_egress";
+        /// See [`Hook::MeshIngress`].
+        MeshIngress = 4, "mesh_ingress";
+        /// The same as [`Self::NetIngress`] for devices without Ethernet header.
+        NetIngressRaw = 5, "net_ingress_raw";
+        /// The same as [`Self::NetEgress`] for devices without Ethernet header.
+        NetEgressRaw = 6, "net_egress_raw";
+    }
+}
+
+impl DeviceProgram {
+    /// Where it sees packets.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::PodEgress => Hook::PodEgress,
+            Self::PodIngress => Hook::PodIngress,
+            Self::NetIngress | Self::NetIngressRaw => Hook::NetIngress,
+            Self::NetEgress | Self::NetEgressRaw => Hook::NetEgress,
+            Self::MeshIngress => Hook::MeshIngress,
+        }
+    }
+
+    /// Whether its packets begin with the IP header.
+    pub const fn is_raw(self) -> bool {
+        matches!(self, Self::MeshIngress | Self::NetIngressRaw | Self::NetEgressRaw)
+    }
+}
+
 record!(Counter { packets, bytes });
 
 const _: () = assert!(size_of::<Counter>() == 16);

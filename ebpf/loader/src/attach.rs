@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Datapath, LoadError,
+    Datapath, LoadError, device,
     filter::{self, Direction, Filter},
     object::SOCK_LB_PROGRAMS,
     pins,
@@ -35,6 +35,14 @@ pub enum AttachError {
         /// Why.
         source: io::Error,
     },
+    /// The device cannot be looked at, it is gone for instance.
+    #[error("device {ifindex} cannot be looked at: {source}")]
+    Device {
+        /// The device's index.
+        ifindex: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// The cgroup cannot be opened.
     #[error("cgroup {path}: {source}")]
     Cgroup {
@@ -56,9 +64,30 @@ pub enum AttachError {
     Load(#[from] LoadError),
 }
 
-/// Programs of a device: name and attach type.
-const NET: [(&str, u32); 2] = [("net_ingress", TCX_INGRESS), ("net_egress", TCX_EGRESS)];
-const MESH: [(&str, u32); 1] = [("mesh_ingress", TCX_INGRESS)];
+/// A place of a device that a program is attached to by a link.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// The first part of the link's name.
+    link: &'static str,
+    attach_type: u32,
+    /// The program for packets that begin with an Ethernet header.
+    ethernet: &'static str,
+    /// The one for those that begin with the IP header.
+    raw: &'static str,
+}
+
+impl Place {
+    const fn program(&self, raw: bool) -> &'static str {
+        if raw { self.raw } else { self.ethernet }
+    }
+}
+
+const NET: [Place; 2] = [
+    Place { link: "net_ingress", attach_type: TCX_INGRESS, ethernet: "net_ingress", raw: "net_ingress_raw" },
+    Place { link: "net_egress", attach_type: TCX_EGRESS, ethernet: "net_egress", raw: "net_egress_raw" },
+];
+const MESH: [Place; 1] =
+    [Place { link: "mesh_ingress", attach_type: TCX_INGRESS, ethernet: "mesh_ingress", raw: "mesh_ingress" }];
 
 impl Datapath {
     /// Attaches to a pod for as long as its device exists, given the index of the host's end of its veth in the
@@ -74,8 +103,8 @@ impl Datapath {
         filter::attach(ifindex, &filters).map_err(|source| AttachError::Filter { ifindex, source })
     }
 
-    /// Attaches to a physical device of the caller's network namespace, until [`Self::detach`]. If something of ours
-    /// is attached there already, it is replaced in one step.
+    /// Attaches to a device of the caller's network namespace that leads to other hosts, with an Ethernet header or without,
+    /// until [`Self::detach`]. If something of ours is attached there already, it is replaced in one step.
     ///
     /// # Errors
     /// The device does not exist or the kernel refuses.
@@ -116,8 +145,8 @@ impl Datapath {
     /// # Errors
     /// A pinned link cannot be removed.
     pub fn detach(&self, ifindex: u32) -> Result<(), AttachError> {
-        for (program, _) in NET.into_iter().chain(MESH) {
-            remove(&device_pin(&self.pin_dir, program, ifindex))?;
+        for place in NET.iter().chain(&MESH) {
+            remove(&device_pin(&self.pin_dir, place.link, ifindex))?;
         }
         Ok(())
     }
@@ -145,10 +174,12 @@ impl Datapath {
     /// Replaces the programs of all devices that are not pods' by those of this version, whatever devices these are.
     pub(crate) fn replace_everywhere(&self) -> Result<(), AttachError> {
         for ifindex in self.attached_devices()? {
-            for (program, _) in NET.into_iter().chain(MESH) {
-                let path = device_pin(&self.pin_dir, program, ifindex);
+            // Of a device that is gone all links are idle.
+            let raw = device::is_raw(ifindex).unwrap_or_default();
+            for place in NET.iter().chain(&MESH) {
+                let path = device_pin(&self.pin_dir, place.link, ifindex);
                 let replaced = match sys::open_pin(&path) {
-                    Ok(link) => sys::link_update(link.as_fd(), self.fd(program)?),
+                    Ok(link) => sys::link_update(link.as_fd(), self.fd(place.program(raw))?),
                     Err(e) => Err(e),
                 };
                 match replaced {
@@ -162,21 +193,21 @@ impl Datapath {
         Ok(())
     }
 
-    fn attach_to_device(&self, programs: &[(&'static str, u32)], ifindex: u32) -> Result<(), AttachError> {
-        for &(program, attach_type) in programs {
-            let pin = device_pin(&self.pin_dir, program, ifindex);
-            attach(self.fd(program)?, &pin, ifindex, attach_type).map_err(|source| AttachError::Attach {
-                program,
-                target: format!("device {ifindex}"),
-                source,
+    fn attach_to_device(&self, places: &[Place], ifindex: u32) -> Result<(), AttachError> {
+        let raw = device::is_raw(ifindex).map_err(|source| AttachError::Device { ifindex, source })?;
+        for place in places {
+            let program = place.program(raw);
+            let pin = device_pin(&self.pin_dir, place.link, ifindex);
+            attach(self.fd(program)?, &pin, ifindex, place.attach_type).map_err(|source| {
+                AttachError::Attach { program, target: format!("device {ifindex}"), source }
             })?;
         }
         Ok(())
     }
 }
 
-fn device_pin(pin_dir: &Path, program: &str, ifindex: u32) -> PathBuf {
-    pins::links(pin_dir).join(format!("{program}-{ifindex}"))
+fn device_pin(pin_dir: &Path, link: &str, ifindex: u32) -> PathBuf {
+    pins::links(pin_dir).join(format!("{link}-{ifindex}"))
 }
 
 /// The link of one of the cgroup programs.

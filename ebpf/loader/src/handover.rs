@@ -10,7 +10,7 @@ use aya::{
     maps::{Map, MapData, MapError, MapInfo, ProgramArray},
     programs::{ProgramError, ProgramInfo, loaded_programs},
 };
-use tombolo_abi::{Hook, map};
+use tombolo_abi::{DeviceProgram, map};
 
 use crate::{attach::cgroup_pin, generation::Generation, object::SOCK_LB_LOOKUPS, pins};
 
@@ -37,7 +37,7 @@ pub enum HandoverError {
 }
 
 /// Leads from the programs whose maps are in `directory` to those of the newest generation before, of which the last is the
-/// newest, that has a program for the hook. One that none has was attached nowhere.
+/// newest, that has a program of the name. One that none has was attached nowhere.
 pub fn begin(directory: &Path, before: &[Generation]) -> Result<(), HandoverError> {
     let mut array = previous(directory)?;
     let mut flows = Vec::new();
@@ -45,12 +45,11 @@ pub fn begin(directory: &Path, before: &[Generation]) -> Result<(), HandoverErro
         let flow = MapInfo::from_pin(generation.directory.join(map::FLOW.name));
         flows.push(flow.map_err(HandoverError::Maps)?.id());
     }
-    for hook in Hook::ALL {
-        let name = hook.name().replace('-', "_");
+    for program in DeviceProgram::ALL {
         for flow in &flows {
-            if let Some(program) = find(&name, *flow)? {
-                let program = program.fd().map_err(HandoverError::Programs)?;
-                array.set(*hook as u32, &program, 0).map_err(HandoverError::Array)?;
+            if let Some(found) = find(program.name(), *flow)? {
+                let found = found.fd().map_err(HandoverError::Programs)?;
+                array.set(*program as u32, &found, 0).map_err(HandoverError::Array)?;
                 break;
             }
         }
@@ -61,9 +60,9 @@ pub fn begin(directory: &Path, before: &[Generation]) -> Result<(), HandoverErro
 /// Lets the programs of the version before go.
 pub fn end(pin_dir: &Path, directory: &Path) -> Result<(), HandoverError> {
     let mut array = previous(directory)?;
-    for hook in Hook::ALL {
+    for program in DeviceProgram::ALL {
         // Some are empty.
-        let _ = array.clear_index(&(*hook as u32));
+        let _ = array.clear_index(&(*program as u32));
     }
     for program in SOCK_LB_LOOKUPS {
         let path = former_link(pin_dir, program);

@@ -21,7 +21,15 @@ macro_rules! objects {
     };
 }
 
-objects!("pod_egress", "pod_ingress", "net_ingress", "net_egress", "mesh_ingress");
+objects!(
+    "pod_egress",
+    "pod_ingress",
+    "net_ingress",
+    "net_ingress_raw",
+    "net_egress",
+    "net_egress_raw",
+    "mesh_ingress"
+);
 
 /// What benchmarks compare the others with.
 pub const FLOOR: Object =

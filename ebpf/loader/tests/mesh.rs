@@ -5,17 +5,15 @@
 mod common;
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{Read, Write},
+    fs::File,
     net::Ipv4Addr,
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
-    thread,
 };
 
 use common::{
     Namespace, Pod, ifindex, on_a_node, run,
     talk::{ask_tcp, ask_udp, serve_tcp, serve_udp},
+    tun::{carry, tun},
 };
 use tombolo_abi::{
     AddressFlags, Bitmap, Direction, DropReason, EndpointFlags, Metric, PolicyKey, PolicyValue, identity,
@@ -25,23 +23,6 @@ use tombolo_fixture::{config, set_owner, set_prefix, set_service};
 use tombolo_loader::{Datapath, Table, drops, metrics};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-const TUNNEL_MTU: u32 = 1420;
-
-/// A TUN device in the namespace of the calling thread.
-fn tun(name: &str) -> File {
-    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
-    const IFF_TUN_NO_PI: u16 = 0x1001;
-    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").expect("/dev/net/tun");
-    let mut request = [0u8; 40];
-    request[..name.len()].copy_from_slice(name.as_bytes());
-    request[16..18].copy_from_slice(&IFF_TUN_NO_PI.to_ne_bytes());
-    #[expect(unsafe_code, reason = "there is no safe way to make a TUN device")]
-    // SAFETY: the kernel reads and writes a struct ifreq of 40 bytes.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
-    assert_eq!(result, 0, "TUNSETIFF (needs root)");
-    run(&format!("ip link set {name} mtu {TUNNEL_MTU} txqueuelen 10000 up"));
-    file
-}
 
 /// One end: a node with a pod and a tunnel device.
 struct Side {
@@ -73,20 +54,6 @@ fn side(pins: &Path, x: u8, other: u8, flags: EndpointFlags) -> Side {
 
 fn identity_of(x: u8) -> u32 {
     u32::from(x) << 20 | 300
-}
-
-/// Carries packets from one device to another until the first goes away.
-fn carry(from: &File, to: &File) {
-    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-    thread::spawn(move || {
-        let mut buffer = [0; 65536];
-        while let Ok(len) = from.read(&mut buffer) {
-            assert!(len <= TUNNEL_MTU as usize, "{len} bytes");
-            if to.write_all(&buffer[..len]).is_err() {
-                return;
-            }
-        }
-    });
 }
 
 #[test]

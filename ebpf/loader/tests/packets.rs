@@ -60,12 +60,12 @@ fn programs_load_within_the_budget() {
         let datapath = Datapath::load(pins).unwrap();
         for program in datapath.stats() {
             println!(
-                "{:>14}: {:>7} verified instructions, {:>6} B jited",
+                "{:>15}: {:>7} verified instructions, {:>6} B jited",
                 program.name, program.verified_instructions, program.jited_bytes
             );
             assert!(program.verified_instructions < 300_000, "{program:?}");
         }
-        assert_eq!(datapath.stats().len(), 13);
+        assert_eq!(datapath.stats().len(), 15);
         tombolo_loader::unload(pins).unwrap();
         assert!(!pins.exists());
     });

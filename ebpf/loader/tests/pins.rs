@@ -71,7 +71,7 @@ fn an_index_that_another_device_has_now_is_attached_anew() {
         datapath.attach_device(index).unwrap();
         run("ip link del tmb0");
         let error = datapath.attach_device(index).unwrap_err();
-        assert!(matches!(error, AttachError::Attach { .. }), "{error}");
+        assert!(matches!(error, AttachError::Device { .. }), "{error}");
         run(&format!("ip link add tmb2 index {index} type veth peer name tmb3"));
         datapath.attach_device(index).unwrap();
         assert_eq!(datapath.attached_devices().unwrap(), [index]);

@@ -7,7 +7,9 @@ use aya_ebpf::{
     maps::{PerCpuArray, ProgramArray},
     programs::TcContext,
 };
-use tombolo_abi::{Direction, DropEvent, DropEventFacts, DropReason, EndpointValue, Hook, Metric};
+use tombolo_abi::{
+    DeviceProgram, Direction, DropEvent, DropEventFacts, DropReason, EndpointValue, Hook, Metric,
+};
 use tombolo_datapath::{Headers, Link, Packet, Tables, Verdict, classify, handover};
 
 use crate::{
@@ -29,7 +31,7 @@ struct Scratch {
 }
 
 #[map]
-static PREVIOUS: ProgramArray = ProgramArray::pinned(Hook::ALL.len() as u32, 0);
+static PREVIOUS: ProgramArray = ProgramArray::pinned(DeviceProgram::ALL.len() as u32, 0);
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -54,11 +56,11 @@ pub fn is_tagged(skb: *mut __sk_buff) -> bool {
 #[inline(always)]
 pub fn run(
     skb: *mut __sk_buff,
-    hook: Hook,
-    link: Link,
+    program: DeviceProgram,
     unreadable: Unreadable,
     decide: impl FnOnce(&mut SkBuff<'_>, &'static Maps, &mut Headers, u32) -> Result<Verdict<'static>, DropReason>,
 ) -> i32 {
+    let link = if program.is_raw() { Link::Raw } else { Link::Ethernet };
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return DROP };
     // SAFETY: the entry of this CPU; programs of one object do not nest.
     let Scratch { headers, fib } = unsafe { &mut *scratch };
@@ -66,7 +68,7 @@ pub fn run(
     let decided = match classify(&packet, &Maps, link, headers) {
         Ok(true) => {
             if handover::is_of_before(&Maps, headers) {
-                run_previous(skb, hook);
+                run_previous(skb, program);
             }
             packet.set_family(headers.is_v6());
             let ifindex = packet.ifindex();
@@ -81,18 +83,18 @@ pub fn run(
         Err(reason) => {
             let denied = matches!(reason, DropReason::PolicyDenied | DropReason::Fragment);
             if denied && handover::is_denied_before(&Maps, headers) {
-                run_previous(skb, hook);
+                run_previous(skb, program);
             }
-            drop(&packet, hook, headers, reason)
+            drop(&packet, program.hook(), headers, reason)
         }
     }
 }
 
 /// Goes on with the program of the version before, from its beginning; returns where there is none.
 #[inline(always)]
-fn run_previous(skb: *mut __sk_buff, hook: Hook) {
+fn run_previous(skb: *mut __sk_buff, program: DeviceProgram) {
     // SAFETY: the context of the program, which the other one gets as it is.
-    unsafe { PREVIOUS.tail_call(&TcContext::new(skb), hook as u32) };
+    unsafe { PREVIOUS.tail_call(&TcContext::new(skb), program as u32) };
 }
 
 #[inline(always)]

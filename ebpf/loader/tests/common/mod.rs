@@ -7,6 +7,7 @@
 pub mod link;
 pub mod node;
 pub mod talk;
+pub mod tun;
 
 use std::{
     net::Ipv4Addr,

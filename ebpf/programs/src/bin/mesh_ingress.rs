@@ -3,14 +3,14 @@
 #![no_main]
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use tombolo_abi::Hook;
-use tombolo_datapath::{Link, hook};
+use tombolo_abi::DeviceProgram;
+use tombolo_datapath::hook;
 use tombolo_programs::{Unreadable, run};
 
 /// The program.
 #[classifier]
 pub fn mesh_ingress(context: TcContext) -> i32 {
-    run(context.skb.skb, Hook::MeshIngress, Link::Raw, Unreadable::Drop, |packet, maps, headers, _| {
+    run(context.skb.skb, DeviceProgram::MeshIngress, Unreadable::Drop, |packet, maps, headers, _| {
         hook::mesh_ingress(packet, maps, headers)
     })
 }

@@ -3,14 +3,14 @@
 #![no_main]
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use tombolo_abi::Hook;
-use tombolo_datapath::{Link, hook};
+use tombolo_abi::DeviceProgram;
+use tombolo_datapath::hook;
 use tombolo_programs::{Unreadable, run};
 
 /// The program.
 #[classifier]
 pub fn net_egress(context: TcContext) -> i32 {
-    run(context.skb.skb, Hook::NetEgress, Link::Ethernet, Unreadable::Pass, |packet, maps, headers, _| {
+    run(context.skb.skb, DeviceProgram::NetEgress, Unreadable::Pass, |packet, maps, headers, _| {
         hook::net_egress(packet, maps, headers)
     })
 }

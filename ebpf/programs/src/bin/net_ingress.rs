@@ -4,8 +4,8 @@
 #![no_main]
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use tombolo_abi::Hook;
-use tombolo_datapath::{Link, hook};
+use tombolo_abi::DeviceProgram;
+use tombolo_datapath::hook;
 use tombolo_programs::{NEXT, Unreadable, is_tagged, run};
 
 /// The program.
@@ -14,7 +14,7 @@ pub fn net_ingress(context: TcContext) -> i32 {
     if is_tagged(context.skb.skb) {
         return NEXT;
     }
-    run(context.skb.skb, Hook::NetIngress, Link::Ethernet, Unreadable::Pass, |packet, maps, headers, _| {
+    run(context.skb.skb, DeviceProgram::NetIngress, Unreadable::Pass, |packet, maps, headers, _| {
         hook::net_ingress(packet, maps, headers)
     })
 }

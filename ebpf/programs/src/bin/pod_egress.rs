@@ -3,18 +3,14 @@
 #![no_main]
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use tombolo_abi::Hook;
-use tombolo_datapath::{Link, hook};
+use tombolo_abi::DeviceProgram;
+use tombolo_datapath::hook;
 use tombolo_programs::{Unreadable, run};
 
 /// The program.
 #[classifier]
 pub fn pod_egress(context: TcContext) -> i32 {
-    run(
-        context.skb.skb,
-        Hook::PodEgress,
-        Link::Ethernet,
-        Unreadable::Drop,
-        |packet, maps, headers, ifindex| hook::pod_egress(packet, maps, headers, ifindex),
-    )
+    run(context.skb.skb, DeviceProgram::PodEgress, Unreadable::Drop, |packet, maps, headers, ifindex| {
+        hook::pod_egress(packet, maps, headers, ifindex)
+    })
 }

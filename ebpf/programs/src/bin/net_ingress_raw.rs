@@ -1,0 +1,16 @@
+//! What arrives on a device without Ethernet header (a TUN device, WireGuard, PPP): tcx ingress.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use tombolo_abi::DeviceProgram;
+use tombolo_datapath::hook;
+use tombolo_programs::{Unreadable, run};
+
+/// The program.
+#[classifier]
+pub fn net_ingress_raw(context: TcContext) -> i32 {
+    run(context.skb.skb, DeviceProgram::NetIngressRaw, Unreadable::Pass, |packet, maps, headers, _| {
+        hook::net_ingress(packet, maps, headers)
+    })
+}
