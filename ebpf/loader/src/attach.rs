@@ -96,19 +96,34 @@ impl Datapath {
     /// # Errors
     /// The device does not exist or the kernel refuses.
     pub fn attach_pod(&self, ifindex: u32) -> Result<(), AttachError> {
-        let filter =
-            |name, direction| Ok::<_, LoadError>(Filter { direction, name, program: self.fd(name)? });
-        // What the node sends into the device is what enters the pod.
-        let filters = [filter("pod_ingress", Direction::Egress)?, filter("pod_egress", Direction::Ingress)?];
-        filter::attach(ifindex, &filters).map_err(|source| AttachError::Filter { ifindex, source })
+        filter::attach(ifindex, &self.pod_filters()?)
+            .map_err(|source| AttachError::Filter { ifindex, source })
     }
 
-    /// Attaches to a device of the caller's network namespace that leads to other hosts, with an Ethernet header or without,
-    /// until [`Self::detach`]. If something of ours is attached there already, it is replaced in one step.
+    /// Puts back what somebody has removed from a pod that [`Self::attach_pod`] was called for; tells how many programs that
+    /// were. What is there stays.
     ///
     /// # Errors
     /// The device does not exist or the kernel refuses.
-    pub fn attach_device(&self, ifindex: u32) -> Result<(), AttachError> {
+    pub fn restore_pod(&self, ifindex: u32) -> Result<usize, AttachError> {
+        filter::restore(ifindex, &self.pod_filters()?)
+            .map_err(|source| AttachError::Filter { ifindex, source })
+    }
+
+    fn pod_filters(&self) -> Result<[Filter<'_>; 2], LoadError> {
+        let filter =
+            |name, direction| Ok::<_, LoadError>(Filter { direction, name, program: self.fd(name)? });
+        // What the node sends into the device is what enters the pod.
+        Ok([filter("pod_ingress", Direction::Egress)?, filter("pod_egress", Direction::Ingress)?])
+    }
+
+    /// Attaches to a device of the caller's network namespace that leads to other hosts, with an Ethernet header or without,
+    /// until [`Self::detach`]. What of ours is attached there already is replaced in one step; tells how many programs were
+    /// not attached before.
+    ///
+    /// # Errors
+    /// The device does not exist or the kernel refuses.
+    pub fn attach_device(&self, ifindex: u32) -> Result<usize, AttachError> {
         self.attach_to_device(&NET, ifindex)
     }
 
@@ -116,7 +131,7 @@ impl Datapath {
     ///
     /// # Errors
     /// The device does not exist or the kernel refuses.
-    pub fn attach_mesh(&self, ifindex: u32) -> Result<(), AttachError> {
+    pub fn attach_mesh(&self, ifindex: u32) -> Result<usize, AttachError> {
         self.attach_to_device(&MESH, ifindex)
     }
 
@@ -193,16 +208,20 @@ impl Datapath {
         Ok(())
     }
 
-    fn attach_to_device(&self, places: &[Place], ifindex: u32) -> Result<(), AttachError> {
+    fn attach_to_device(&self, places: &[Place], ifindex: u32) -> Result<usize, AttachError> {
         let raw = device::is_raw(ifindex).map_err(|source| AttachError::Device { ifindex, source })?;
+        let mut new = 0;
         for place in places {
             let program = place.program(raw);
             let pin = device_pin(&self.pin_dir, place.link, ifindex);
-            attach(self.fd(program)?, &pin, ifindex, place.attach_type).map_err(|source| {
-                AttachError::Attach { program, target: format!("device {ifindex}"), source }
-            })?;
+            let attached = attach(self.fd(program)?, &pin, ifindex, place.attach_type);
+            new += usize::from(attached.map_err(|source| AttachError::Attach {
+                program,
+                target: format!("device {ifindex}"),
+                source,
+            })?);
         }
-        Ok(())
+        Ok(new)
     }
 }
 
@@ -215,12 +234,12 @@ pub(crate) fn cgroup_pin(pin_dir: &Path, program: &str) -> PathBuf {
     pins::links(pin_dir).join(format!("sock_lb-{program}"))
 }
 
-/// Replaces the program of the pinned link, or makes a new link where there is none or its device is gone.
-fn attach(program: BorrowedFd<'_>, pin: &Path, target: u32, attach_type: u32) -> io::Result<()> {
+/// Replaces the program of the pinned link, or makes a new link where there is none, or none any more, and tells which.
+fn attach(program: BorrowedFd<'_>, pin: &Path, target: u32, attach_type: u32) -> io::Result<bool> {
     match sys::open_pin(pin) {
         Ok(link) => match sys::link_update(link.as_fd(), program) {
-            Ok(()) => return Ok(()),
-            // The device or cgroup that it was attached to is gone; the index may belong to another device now.
+            Ok(()) => return Ok(false),
+            // Somebody has detached it, or what it was attached to is gone; the index may belong to another device now.
             Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => fs::remove_file(pin)?,
             Err(e) => return Err(e),
         },
@@ -228,7 +247,8 @@ fn attach(program: BorrowedFd<'_>, pin: &Path, target: u32, attach_type: u32) ->
         Err(e) => return Err(e),
     }
     let link = sys::link_create(program, target, attach_type)?;
-    sys::pin(link.as_fd(), pin)
+    sys::pin(link.as_fd(), pin)?;
+    Ok(true)
 }
 
 fn remove(pin: &Path) -> Result<(), AttachError> {

@@ -7,7 +7,7 @@
 use std::{io, os::fd::BorrowedFd};
 
 use crate::{
-    netlink::{self, CREATE, REPLACE, attribute, message},
+    netlink::{self, Asked, CREATE, ONLY_NEW, REPLACE, attribute, message},
     sys::raw,
 };
 
@@ -51,15 +51,40 @@ const DIRECT_ACTION: u32 = 1;
 /// Attaches all of `filters` to the device of the caller's network namespace, each replacing the one of its direction
 /// in one step.
 pub fn attach(ifindex: u32, filters: &[Filter<'_>]) -> io::Result<()> {
-    let mut requests =
-        message(RTM_NEWQDISC, CREATE, &target(ifindex, CLSACT, CLSACT_PARENT, 0), &kind("clsact"));
+    let asked = ask(ifindex, filters, CREATE, CREATE | REPLACE)?;
+    (0..=filters.len()).map(|_| asked.done()).fold(Ok(()), io::Result::and)
+}
+
+/// Attaches those of `filters` that the device lacks, and tells how many these were.
+pub fn restore(ifindex: u32, filters: &[Filter<'_>]) -> io::Result<usize> {
+    let asked = ask(ifindex, filters, CREATE | ONLY_NEW, CREATE | ONLY_NEW)?;
+    made(asked.done())?;
+    let mut lacking = 0;
+    for _ in filters {
+        lacking += usize::from(made(asked.done())?);
+    }
+    Ok(lacking)
+}
+
+/// Whether something was made that was not there.
+fn made(answer: io::Result<()>) -> io::Result<bool> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Asks for the device's clsact and for the filters, in this order.
+fn ask(ifindex: u32, filters: &[Filter<'_>], clsact: u16, each: u16) -> io::Result<Asked> {
+    let target_clsact = target(ifindex, CLSACT, CLSACT_PARENT, 0);
+    let mut requests = message(RTM_NEWQDISC, clsact, &target_clsact, &kind("clsact"));
     for filter in filters {
         let info = PRIORITY | u32::from(ALL_PROTOCOLS.to_be());
         let target = target(ifindex, HANDLE, filter.direction as u32, info);
-        requests.extend(message(RTM_NEWTFILTER, CREATE | REPLACE, &target, &options(filter)));
+        requests.extend(message(RTM_NEWTFILTER, each, &target, &options(filter)));
     }
-    let asked = netlink::send(&requests)?;
-    (0..=filters.len()).map(|_| asked.done()).fold(Ok(()), io::Result::and)
+    netlink::send(&requests)
 }
 
 fn options(filter: &Filter<'_>) -> Vec<u8> {

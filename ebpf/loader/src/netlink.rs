@@ -10,6 +10,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 /// What exists already is replaced.
 pub const REPLACE: u16 = 0x100;
+/// What exists already is left as it is, which is an error.
+pub const ONLY_NEW: u16 = 0x200;
 /// What does not exist is made.
 pub const CREATE: u16 = 0x400;
 

@@ -106,3 +106,37 @@ fn a_pods_programs_are_replaced_in_place_and_go_with_its_device() {
         assert!(matches!(error, AttachError::Filter { .. }), "{error}");
     });
 }
+
+#[test]
+#[ignore = "needs root; 20 s"]
+fn what_others_remove_is_put_back() {
+    on_a_node(|pins| {
+        let datapath = Datapath::load(pins).unwrap();
+        run("ip link add tmb0 type veth peer name tmb1");
+        run("ip link add eth0 type veth peer name eth1");
+        let (pod, device) = (ifindex("tmb0"), ifindex("eth0"));
+        datapath.attach_pod(pod).unwrap();
+        for (removal, lacking) in [
+            ("tc filter del dev tmb0 ingress", 1),
+            ("tc filter del dev tmb0 egress", 1),
+            ("tc qdisc del dev tmb0 clsact", 2),
+        ] {
+            assert_eq!(datapath.restore_pod(pod).unwrap(), 0, "before {removal}");
+            run(removal);
+            assert_eq!(datapath.restore_pod(pod).unwrap(), lacking, "{removal}");
+            for (direction, program) in [("ingress", "pod_egress"), ("egress", "pod_ingress")] {
+                let shown = run(&format!("tc filter show dev tmb0 {direction}"));
+                assert!(shown.matches("direct-action").count() == 1 && shown.contains(program), "{shown}");
+            }
+        }
+        run("ip link del tmb0");
+        let error = datapath.restore_pod(pod).unwrap_err();
+        assert!(matches!(error, AttachError::Filter { .. }), "{error}");
+
+        assert_eq!(datapath.attach_device(device).unwrap(), 2);
+        assert_eq!(datapath.attach_device(device).unwrap(), 0);
+        std::fs::remove_file(pins.join(format!("links/net_egress-{device}"))).unwrap();
+        assert_eq!(datapath.attach_device(device).unwrap(), 1);
+        assert_eq!(datapath.attach_device(device).unwrap(), 0);
+    });
+}
