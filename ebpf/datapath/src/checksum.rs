@@ -13,6 +13,24 @@ pub fn difference<const N: usize>(old: &[u8; N], new: &[u8; N]) -> u32 {
     sum
 }
 
+/// The sum over bytes, of which there is an even number.
+#[inline(always)]
+pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
+    let mut sum = 0u32;
+    let mut i = 0;
+    while i + 1 < N {
+        sum += u32::from(u16::from_ne_bytes([bytes[i], bytes[i + 1]]));
+        i += 2;
+    }
+    sum
+}
+
+/// The checksum field of what has this sum.
+#[inline(always)]
+pub const fn field(sum: u32) -> [u8; 2] {
+    (!fold(sum)).to_ne_bytes()
+}
+
 /// The sum in 16 bits.
 #[inline(always)]
 pub const fn fold(sum: u32) -> u16 {

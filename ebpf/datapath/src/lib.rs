@@ -2,7 +2,7 @@
 //!
 //! A program parses its packet once into [`Headers`] ([`classify`]), calls its function of [`hook`] and maps the
 //! [`Verdict`], or the reason to drop, to the kernel's. What the crate needs of the packet it asks of [`Packet`], of maps, clock and chance
-//! of [`Tables`]. Nothing here looks at a payload or depends on a packet's length, so segmented packets pass.
+//! of [`Tables`]. Nothing here looks at a payload or depends on a packet's length, so segmented packets pass; only [`refuse`] quotes.
 //!
 //! Functions that the verifier would otherwise see once per caller are `inline(never)`: they become BPF
 //! subprograms, so they take at most five arguments and return one small scalar.
@@ -16,6 +16,7 @@ pub mod hook;
 mod packet;
 mod parse;
 mod policy;
+mod refuse;
 mod rewrite;
 mod sctp;
 mod service;
@@ -28,6 +29,7 @@ pub mod testing;
 pub use flow::key_between;
 pub use packet::{Link, Packet};
 pub use parse::{Fragment, Headers, Transport, Tuple, classify};
+pub use refuse::refuse;
 pub use tables::Tables;
 use tombolo_abi::EndpointValue;
 

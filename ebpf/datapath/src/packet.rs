@@ -55,6 +55,13 @@ pub trait Packet {
     /// Whether a TCP or UDP socket of the node would get a packet with these ends; false for other protocols.
     fn has_socket(&mut self, tuple: &Tuple, v6: bool) -> bool;
 
+    /// Gives the packet this length, as one that is not to be split into segments: cuts it off or appends bytes of zero.
+    fn set_len(&mut self, len: usize) -> Option<()>;
+
+    /// Takes out the `count` bytes behind the link header. Where these include the beginning of what a checksum covers,
+    /// nobody finishes that checksum any more.
+    fn take_out(&mut self, count: usize) -> Option<()>;
+
     /// Whether the packet (each segment of it) fits the device.
     fn fits(&mut self, ifindex: u32) -> bool;
 }

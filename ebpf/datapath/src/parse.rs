@@ -120,6 +120,14 @@ impl Headers {
         const SYN: u8 = 0x02;
         self.tcp_flags & SYN_ACK == SYN
     }
+
+    /// Bytes from the transport header on, as the IP header says: what follows may be padding of the link.
+    #[inline(always)]
+    pub(crate) fn transport_len<P: Packet>(&self, packet: &P) -> Option<u16> {
+        let at = usize::from(self.l3) + if self.is_v6() { 4 } else { 2 };
+        let said = u16::from_be_bytes(packet.load::<2>(at)?);
+        said.checked_sub(self.l4.checked_sub(self.l3 + if self.is_v6() { 40 } else { 0 })?)
+    }
 }
 
 /// Ethernet types.

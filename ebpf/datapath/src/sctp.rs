@@ -31,7 +31,7 @@ pub fn set_port<P: Packet>(packet: &mut P, headers: &Headers, end: End, port: u1
 #[inline(always)]
 fn store_port<P: Packet>(packet: &mut P, headers: &Headers, end: End, port: u16) -> Option<()> {
     let l4 = usize::from(headers.l4);
-    let len = length(packet, headers).filter(|len| *len >= HEADER)?;
+    let len = headers.transport_len(packet).filter(|len| *len >= HEADER)?;
     let old = packet.load::<4>(l4)?;
     let [high, low] = port.to_be_bytes();
     let new = match end {
@@ -46,15 +46,6 @@ fn store_port<P: Packet>(packet: &mut P, headers: &Headers, end: End, port: u16)
         return Some(());
     }
     packet.store(l4 + CHECKSUM, (checksum ^ remainder(change, len)).to_le_bytes())
-}
-
-/// Bytes from the SCTP header on, as the IP header says: what follows may be padding of the link.
-#[inline(always)]
-fn length<P: Packet>(packet: &P, headers: &Headers) -> Option<u16> {
-    let at = usize::from(headers.l3) + if headers.is_v6() { 4 } else { 2 };
-    let said = u16::from_be_bytes(packet.load::<2>(at)?);
-    let before = headers.l4.checked_sub(headers.l3 + if headers.is_v6() { 40 } else { 0 })?;
-    said.checked_sub(before)
 }
 
 /// x⁸ to the powers of 0 to 255, and of those times 256: what so many bytes more make of a remainder.

@@ -54,8 +54,9 @@ pub fn translate<P: Packet, T: Tables>(
     Ok(())
 }
 
+/// The service whose frontend a connection goes to.
 #[inline(never)]
-fn find<'t, T: Tables>(tables: &'t T, tuple: &Tuple) -> Option<&'t ServiceValue> {
+pub fn find<'t, T: Tables>(tables: &'t T, tuple: &Tuple) -> Option<&'t ServiceValue> {
     tables.service(&ServiceKey::new(tuple.destination, tuple.destination_port, tuple.protocol))
 }
 

@@ -13,7 +13,7 @@ use tombolo_abi::{
     SocketKey, protocol,
 };
 
-use crate::{Packet, Tables, Tuple, checksum};
+use crate::{Link, Packet, Tables, Tuple, checksum};
 
 /// The Internet checksum (RFC 1071) over all bytes, by the book.
 pub fn full_checksum(bytes: &[u8]) -> [u8; 2] {
@@ -134,6 +134,16 @@ impl Packet for Frame {
 
     fn has_socket(&mut self, _: &Tuple, _: bool) -> bool {
         false
+    }
+
+    fn set_len(&mut self, len: usize) -> Option<()> {
+        self.0.resize(len, 0);
+        Some(())
+    }
+
+    fn take_out(&mut self, count: usize) -> Option<()> {
+        let link = Link::Ethernet.header_len();
+        (link + count <= self.0.len()).then(|| drop(self.0.drain(link..link + count)))
     }
 
     fn fits(&mut self, _: u32) -> bool {

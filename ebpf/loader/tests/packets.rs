@@ -169,7 +169,6 @@ fn a_service_is_translated_and_its_answer_back() {
     on_a_node(|pins| {
         let datapath = node(pins, EndpointFlags::NONE, EndpointFlags::NONE);
         set_service(&datapath, 1, (VIP, 53, 17), &[(REMOTE, 5353)]).unwrap();
-        set_service(&datapath, 2, (VIP, 54, 17), &[]).unwrap();
         let (verdict, out) = test_run(&datapath, "pod_egress", &udp((A, 1000), (VIP, 53)));
         assert_eq!(addresses(&out), (A, 1000, REMOTE, 5353));
         assert!(is_sound(&out));
@@ -178,8 +177,6 @@ fn a_service_is_translated_and_its_answer_back() {
         let (verdict, out) = test_run(&datapath, "pod_ingress", &udp((REMOTE, 5353), (A, 1000)));
         assert_eq!((verdict, addresses(&out)), (NEXT, (VIP, 53, A, 1000)));
         assert!(is_sound(&out));
-        assert_eq!(test_run(&datapath, "pod_egress", &udp((A, 1000), (VIP, 54))).0, DROP);
-        assert_eq!(dropped(&datapath, DropReason::NoBackend, Direction::Egress), 1);
     });
 }
 

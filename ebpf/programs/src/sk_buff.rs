@@ -4,10 +4,11 @@
 use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_sock_tuple},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode, bpf_sock_tuple},
     helpers::{
         bpf_check_mtu, bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect_neigh, bpf_sk_lookup_udp,
-        bpf_sk_release, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skc_lookup_tcp,
+        bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skc_lookup_tcp,
     },
 };
 use tombolo_abi::{Address, protocol};
@@ -17,8 +18,8 @@ use crate::Maps;
 
 /// Headers lie in the first bytes; the longest are those of an ICMP error.
 const HEADERS: u32 = 192;
-/// No header begins behind this offset; the verifier wants a bound.
-const OFFSET_MASK: usize = 0x3ff;
+/// Nothing that is read begins behind this offset; the verifier wants a bound.
+const OFFSET_MASK: usize = 0x7ff;
 /// Since Linux 6.16: the pseudo header is that of IPv6, so the sum over the whole packet stays.
 const BPF_F_IPV6: u64 = 1 << 7;
 
@@ -243,6 +244,21 @@ impl Packet for SkBuff<'_> {
             destination_port,
         };
         has_socket(self.skb, (&raw mut ends).cast(), size_of::<SocketsV4>() as u32, tuple.protocol)
+    }
+
+    #[inline(always)]
+    fn set_len(&mut self, len: usize) -> Option<()> {
+        // SAFETY: the helper checks the length. It makes the packet linear, and one that is no segments any more.
+        (unsafe { bpf_skb_change_tail(self.skb, len as u32, 0) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn take_out(&mut self, count: usize) -> Option<()> {
+        let count = -(count as i32);
+        // SAFETY: the helper checks the count.
+        let done =
+            unsafe { bpf_skb_adjust_room(self.skb, count, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) } == 0;
+        done.then_some(())
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use tombolo_abi::{
     DeviceProgram, Direction, DropEvent, DropEventFacts, DropReason, EndpointValue, Hook, Metric,
 };
-use tombolo_datapath::{Headers, Link, Packet, Tables, Verdict, classify, handover};
+use tombolo_datapath::{Headers, Link, Packet, Tables, Verdict, classify, handover, refuse};
 
 use crate::{
     Maps,
@@ -85,9 +85,24 @@ pub fn run(
             if denied && handover::is_denied_before(&Maps, headers) {
                 run_previous(skb, program);
             }
-            drop(&packet, program.hook(), headers, reason)
+            let action = drop(&packet, program.hook(), headers, reason);
+            // The other hooks never find that, and the verifier need not look for it.
+            if program == DeviceProgram::PodEgress && reason == DropReason::NoBackend {
+                return answer(&mut packet, headers);
+            }
+            action
         }
     }
+}
+
+/// Refuses a packet of the pod behind this device. The answer takes the way past the program that asks the pod's rules.
+#[inline(never)]
+fn answer(packet: &mut SkBuff<'_>, headers: &Headers) -> i32 {
+    if !refuse(packet, &Maps, headers) {
+        return DROP;
+    }
+    // SAFETY: a helper on plain numbers.
+    unsafe { bpf_redirect_peer(packet.ifindex(), 0) as i32 }
 }
 
 /// Goes on with the program of the version before, from its beginning; returns where there is none.

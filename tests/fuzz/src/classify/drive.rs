@@ -2,7 +2,7 @@
 
 use tombolo_abi::{DropReason, EndpointValue, Hook};
 use tombolo_datapath::{
-    Headers, Link, Packet, Tuple, Verdict, classify, hook,
+    Headers, Link, Packet, Tuple, Verdict, classify, hook, refuse,
     testing::{Frame, Memory},
 };
 
@@ -36,6 +36,15 @@ pub struct Outcome {
     /// The connection as the datapath has it afterwards.
     pub ends: Ends,
     pub bytes: Vec<u8>,
+    /// What is said about a packet that came from a pod and has no backend to go to.
+    pub refusal: Option<Refusal>,
+}
+
+/// Whether a packet is answered, and what it has become by that.
+#[derive(Debug)]
+pub struct Refusal {
+    pub answered: bool,
+    pub bytes: Vec<u8>,
 }
 
 /// Sends a packet through its hook and has it judged; returns what came out when it goes on.
@@ -60,7 +69,10 @@ pub fn drive(case: &Case, world: &Memory, reference: &mut Reference) -> Option<(
         Verdict::ToUnderlay => Way::ToUnderlay,
         Verdict::ToTunnel(device) => Way::ToTunnel(device),
     });
-    let outcome = Outcome { way, ends: Ends::of(&headers), bytes: packet.frame.0 };
+    let bytes = packet.frame.0.clone();
+    let refusal = (way == Err(DropReason::NoBackend))
+        .then(|| Refusal { answered: refuse(&mut packet, world, &headers), bytes: packet.frame.0 });
+    let outcome = Outcome { way, ends: Ends::of(&headers), bytes, refusal };
     reference.judge(world, case, &before, &outcome);
     Some((way.ok()?, outcome.bytes))
 }
@@ -95,6 +107,14 @@ impl Packet for Carried {
 
     fn has_socket(&mut self, _: &Tuple, _: bool) -> bool {
         false
+    }
+
+    fn set_len(&mut self, len: usize) -> Option<()> {
+        self.frame.set_len(len)
+    }
+
+    fn take_out(&mut self, count: usize) -> Option<()> {
+        self.frame.take_out(count)
     }
 
     fn fits(&mut self, _: u32) -> bool {

@@ -7,7 +7,6 @@
 //! - A part of an SCTP packet reaches services and the outside. Nobody knows the length that its checksum covers.
 //! - One client port may be used with one backend through two frontends. That may be dropped.
 //! - A fragment that comes before the first one is delivered. It is dropped, and so are those of ICMP errors.
-//! - A service without a backend refuses with an answer. Such packets are dropped, with their reason.
 
 mod bytes;
 mod classified;
@@ -17,6 +16,7 @@ mod nat;
 mod net_egress;
 mod pod_egress;
 mod read;
+mod refusals;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +100,9 @@ impl Reference {
             let taken = u8::from(way != Way::Pass);
             assert_eq!(after.hops, packet.hops.wrapping_sub(taken), "hops");
             assert!(after.hops > 0 || way == Way::Pass, "it goes on without a hop left");
+        }
+        if let Some(refusal) = &outcome.refusal {
+            refusals::check(world, case, packet, refusal);
         }
         match case.hook {
             Hook::PodEgress => self.pod_egress(world, case, packet, outcome),

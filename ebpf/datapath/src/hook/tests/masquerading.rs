@@ -259,6 +259,14 @@ impl Packet for Beside {
         tuple.destination_port == self.1
     }
 
+    fn set_len(&mut self, len: usize) -> Option<()> {
+        self.0.set_len(len)
+    }
+
+    fn take_out(&mut self, count: usize) -> Option<()> {
+        self.0.take_out(count)
+    }
+
     fn fits(&mut self, _: u32) -> bool {
         true
     }
