@@ -37,8 +37,13 @@ pub trait Packet {
     /// Writes `N` bytes without touching any checksum; none when that fails.
     fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
 
+    /// Writes `N` bytes whose change no checksum evens out with which they are written, as in an IPv6 header. The sum over the
+    /// whole packet, which a device may have taken, follows.
+    fn store_summed<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
+
     /// Adds a one's complement difference to the transport checksum at `offset`. `pseudo` says that it comes from the
-    /// pseudo header, which a checksum still to be finished by the device holds already. `zero_is_none` says that a
+    /// pseudo header, which a checksum still to be finished by the device holds already: the address stands in the IP header,
+    /// and that is written first. `zero_is_none` says that a
     /// checksum of zero means none (UDP) and stays, and that one that comes to zero is written as ones.
     fn add_checksum(
         &mut self,

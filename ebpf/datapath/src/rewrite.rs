@@ -83,7 +83,7 @@ const fn end_of(headers: &Headers, end: End) -> (&Address, u16) {
 #[inline(never)]
 fn in_packet<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &Address, port: u16) -> bool {
     let mut change = || {
-        store_address(packet, headers.l3, headers.is_v6(), end, address)?;
+        store_address(packet, headers, end, address)?;
         if headers.fragment == Fragment::Later {
             return Some(());
         }
@@ -112,10 +112,13 @@ fn in_error<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &Ad
         let (old_address, old_port) = end_of(headers, end);
         let field = usize::from(headers.l4) + 2;
         let inner_end = end.opposite();
-        store_address(packet, headers.inner_l3, headers.is_v6(), inner_end, address)?;
+        let inner_l3 = usize::from(headers.inner_l3);
         if headers.is_v6() {
-            // The IPv6 header has no checksum of its own to even the change out.
+            // The IPv6 header has no checksum of its own to even the change out: that of the error does.
+            packet.store(inner_l3 + v6_field(inner_end), *address)?;
             packet.add_checksum(field, difference(old_address, address), false, false)?;
+        } else {
+            store_v4(packet, inner_l3, inner_end, address)?;
         }
         if old_port != port {
             let offset = usize::from(headers.inner_l4) + port_field(headers.inner_transport, inner_end)?;
@@ -126,7 +129,7 @@ fn in_error<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &Ad
         if end == End::Source && headers.sender != *old_address {
             return Some(());
         }
-        store_address(packet, headers.l3, headers.is_v6(), end, address)?;
+        store_address(packet, headers, end, address)?;
         if headers.is_v6() {
             packet.add_checksum(field, difference(old_address, address), true, false)?;
         }
@@ -135,17 +138,28 @@ fn in_error<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &Ad
     change().is_some()
 }
 
-/// Writes an address into the IP header at `l3`, and the checksum of an IPv4 header.
+/// Writes an address into the packet's own IP header.
 #[inline(always)]
-fn store_address<P: Packet>(packet: &mut P, l3: u16, v6: bool, end: End, address: &Address) -> Option<()> {
-    let l3 = usize::from(l3);
-    if v6 {
-        let offset = match end {
-            End::Source => 8,
-            End::Destination => 24,
-        };
-        return packet.store(l3 + offset, *address);
+fn store_address<P: Packet>(packet: &mut P, headers: &Headers, end: End, address: &Address) -> Option<()> {
+    let l3 = usize::from(headers.l3);
+    if headers.is_v6() {
+        return packet.store_summed(l3 + v6_field(end), *address);
     }
+    store_v4(packet, l3, end, address)
+}
+
+/// Where an address stands in an IPv6 header.
+#[inline(always)]
+const fn v6_field(end: End) -> usize {
+    match end {
+        End::Source => 8,
+        End::Destination => 24,
+    }
+}
+
+/// Writes an address into the IPv4 header at `l3`, with the checksum that evens the change out.
+#[inline(always)]
+fn store_v4<P: Packet>(packet: &mut P, l3: usize, end: End, address: &Address) -> Option<()> {
     let b = packet.load::<10>(l3 + 10)?;
     let new = [address[12], address[13], address[14], address[15]];
     let (source, destination) = ([b[2], b[3], b[4], b[5]], [b[6], b[7], b[8], b[9]]);
@@ -194,7 +208,7 @@ pub fn take_hop<P: Packet>(packet: &mut P, headers: &Headers) -> Result<(), Drop
         if hops <= 1 {
             return Err(DropReason::TtlExceeded);
         }
-        return packet.store(l3 + 7, [hops - 1]).ok_or(DropReason::RewriteFailed);
+        return packet.store_summed(l3 + 7, [hops - 1]).ok_or(DropReason::RewriteFailed);
     }
     let [hops, number, c0, c1] = packet.load::<4>(l3 + 8).ok_or(DropReason::Truncated)?;
     if hops <= 1 {
@@ -206,10 +220,12 @@ pub fn take_hop<P: Packet>(packet: &mut P, headers: &Headers) -> Result<(), Drop
 
 #[cfg(test)]
 mod tests {
+    use tombolo_abi::{FragmentKey, FragmentValue};
+
     use super::*;
     use crate::{
         Link, classify,
-        testing::{Frame, Memory},
+        testing::{Frame, Memory, Summed},
     };
 
     #[test]
@@ -224,6 +240,41 @@ mod tests {
             assert_eq!(classify(&frame, &Memory::default(), Link::Ethernet, &mut headers), Ok(true));
             set_end(&mut frame, &mut headers, End::Destination, &[0xfc; 16], port).unwrap();
             assert_ne!(frame.load::<2>(60), Some([0, 0]), "port {port}: receivers drop it (RFC 8200, 8.1)");
+        }
+    }
+
+    #[test]
+    fn what_a_device_has_summed_up_follows_each_change() {
+        let later_fragment = [protocol::UDP, 0, 0, 8, 0, 0, 0, 1];
+        let datagram = [0, 53, 0, 53, 0, 10, 0x12, 0x34];
+        let unsummed = [0, 53, 0, 53, 0, 10, 0, 0];
+        let sctp = [0, 53, 0, 53, 1, 2, 3, 4, 5, 6, 7, 8];
+        for (number, upper) in [
+            (protocol::UDP, &datagram[..]),
+            (protocol::UDP, &unsummed),
+            (protocol::SCTP, &sctp),
+            (protocol::ICMPV6, &[128, 0, 5, 5, 0, 53, 0, 1]),
+            (47, &datagram),
+            (44, &later_fragment),
+        ] {
+            let mut frame = vec![2; 12];
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, u8::try_from(upper.len()).unwrap(), number, 64]);
+            frame.extend([[0xfd; 16], [0xfe; 16]].concat());
+            frame.extend(upper);
+            let (mut packet, memory) = (Summed::new(Frame(frame), Link::Ethernet), Memory::default());
+            let ports = FragmentValue::new(53, 53);
+            memory
+                .fragments
+                .borrow_mut()
+                .insert(FragmentKey::new([0xfd; 16], [0xfe; 16], 1, protocol::UDP), ports);
+            let mut headers = Headers::default();
+            assert_eq!(classify(&packet, &memory, Link::Ethernet, &mut headers), Ok(true));
+            assert_eq!(take_hop(&mut packet, &headers), Ok(()));
+            assert!(packet.is_right(), "a hop of protocol {number}");
+            for (end, address) in [(End::Source, [0xfc; 16]), (End::Destination, [0x12; 16])] {
+                assert_eq!(set_end(&mut packet, &mut headers, end, &address, 99), Ok(()));
+                assert!(packet.is_right(), "{end:?} of protocol {number}");
+            }
         }
     }
 }

@@ -40,12 +40,12 @@ fn store_port<P: Packet>(packet: &mut P, headers: &Headers, end: End, port: u16)
     };
     let checksum = u32::from_le_bytes(packet.load::<4>(l4 + CHECKSUM)?);
     let change = u32::from_le_bytes(old) ^ u32::from_le_bytes(new);
-    packet.store(l4, new)?;
+    packet.store_summed(l4, new)?;
     if checksum == 0 {
         // The kernel leaves it to the device, which expects zero here. A right one is zero once in four billion packets.
         return Some(());
     }
-    packet.store(l4 + CHECKSUM, (checksum ^ remainder(change, len)).to_le_bytes())
+    packet.store_summed(l4 + CHECKSUM, (checksum ^ remainder(change, len)).to_le_bytes())
 }
 
 /// x⁸ to the powers of 0 to 255, and of those times 256: what so many bytes more make of a remainder.

@@ -1,6 +1,8 @@
 //! A packet and tables in memory, for tests; to others with feature `testing`.
 #![expect(clippy::unwrap_used, reason = "a packet that cannot be built ends the test")]
 
+mod summed;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -12,6 +14,8 @@ use tombolo_abi::{
     PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue, SocketBackendValue,
     SocketKey, protocol,
 };
+
+pub use summed::Summed;
 
 use crate::{Link, Packet, Tables, Tuple, checksum};
 
@@ -117,6 +121,10 @@ impl Packet for Frame {
     fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
         self.0.get_mut(offset..offset + N)?.copy_from_slice(&bytes);
         Some(())
+    }
+
+    fn store_summed<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        self.store(offset, bytes)
     }
 
     fn add_checksum(&mut self, offset: usize, difference: u32, _: bool, zero_is_none: bool) -> Option<()> {

@@ -70,7 +70,6 @@ pub fn run(
             if handover::is_of_before(&Maps, headers) {
                 run_previous(skb, program);
             }
-            packet.set_family(headers.is_v6());
             let ifindex = packet.ifindex();
             decide(&mut packet, &Maps, headers, ifindex)
         }

@@ -3,7 +3,7 @@
 use tombolo_abi::{DropReason, EndpointValue, Hook};
 use tombolo_datapath::{
     Headers, Link, Packet, Tuple, Verdict, classify, hook, refuse,
-    testing::{Frame, Memory},
+    testing::{Frame, Memory, Summed},
 };
 
 use super::reference::{Ends, Reference};
@@ -51,7 +51,8 @@ pub struct Refusal {
 pub fn drive(case: &Case, world: &Memory, reference: &mut Reference) -> Option<(Way, Vec<u8>)> {
     let link = if case.hook == Hook::MeshIngress { Link::Raw } else { Link::Ethernet };
     let (routed, fits) = (case.routed, case.fits);
-    let mut packet = Carried { frame: Frame(case.bytes.clone()), routed, fits };
+    let frame = Summed::new(Frame(case.bytes.clone()), link);
+    let mut packet = Carried { frame, routed, fits };
     let mut headers = Headers::default();
     let classified = classify(&packet, world, link, &mut headers);
     let before = reference.classified(case, &headers, classified)?;
@@ -69,7 +70,8 @@ pub fn drive(case: &Case, world: &Memory, reference: &mut Reference) -> Option<(
         Verdict::ToUnderlay => Way::ToUnderlay,
         Verdict::ToTunnel(device) => Way::ToTunnel(device),
     });
-    let bytes = packet.frame.0.clone();
+    assert!(way.is_err() || packet.frame.is_right(), "the sum over the whole packet");
+    let bytes = packet.frame.frame.0.clone();
     let refusal = (way == Err(DropReason::NoBackend))
         .then(|| Refusal { answered: refuse(&mut packet, world, &headers), bytes: packet.frame.0 });
     let outcome = Outcome { way, ends: Ends::of(&headers), bytes, refusal };
@@ -79,7 +81,7 @@ pub fn drive(case: &Case, world: &Memory, reference: &mut Reference) -> Option<(
 
 /// A frame, and what the node would say about its way.
 struct Carried {
-    frame: Frame,
+    frame: Summed,
     routed: bool,
     fits: bool,
 }
@@ -95,6 +97,10 @@ impl Packet for Carried {
 
     fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
         self.frame.store(offset, bytes)
+    }
+
+    fn store_summed<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        self.frame.store_summed(offset, bytes)
     }
 
     fn add_checksum(&mut self, offset: usize, difference: u32, pseudo: bool, zero: bool) -> Option<()> {

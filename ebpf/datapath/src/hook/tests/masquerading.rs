@@ -246,6 +246,10 @@ impl Packet for Beside {
         self.0.store(offset, bytes)
     }
 
+    fn store_summed<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        self.0.store_summed(offset, bytes)
+    }
+
     fn add_checksum(&mut self, offset: usize, difference: u32, pseudo: bool, zero: bool) -> Option<()> {
         self.0.add_checksum(offset, difference, pseudo, zero)
     }
