@@ -138,8 +138,9 @@ pub struct FlowValue {
     opener: u32,
     answerer: u32,
     epoch: u32,
-    reserved: [u8; room(18)],
+    reserved: [u8; room(16)],
     port: [u8; 2],
+    client_port: [u8; 2],
 }
 
 impl FlowValue {
@@ -154,8 +155,9 @@ impl FlowValue {
             opener: 0,
             answerer: 0,
             epoch: 0,
-            reserved: [0; room(18)],
+            reserved: [0; room(16)],
             port: [0; 2],
+            client_port: [0; 2],
         }
     }
 
@@ -177,6 +179,15 @@ impl FlowValue {
         self.backend = backend;
         self.address = address;
         self.port = port.to_be_bytes();
+        self
+    }
+
+    /// The same with another port at the client's end: of a connection the client's own port, which replies get back, of a
+    /// service the one that it was given. 0: the client has the same port on both sides of the translation.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_client_port(mut self, port: u16) -> Self {
+        self.client_port = port.to_be_bytes();
         self
     }
 
@@ -208,6 +219,12 @@ impl FlowValue {
     #[inline(always)]
     pub const fn port(&self) -> u16 {
         u16::from_be_bytes(self.port)
+    }
+
+    /// The client's port on the other side of the translation, 0 when it is the same on both.
+    #[inline(always)]
+    pub const fn client_port(&self) -> u16 {
+        u16::from_be_bytes(self.client_port)
     }
 
     /// Number of the endpoint that opened the connection, 0 for one that is not a pod of this node or not known.
@@ -321,7 +338,7 @@ impl FragmentValue {
 }
 
 record!(FlowKey { source, destination, source_port, destination_port, protocol, scope; reserved });
-record!(FlowValue { last_seen, flags, backend, address, opener, answerer, epoch, port; reserved });
+record!(FlowValue { last_seen, flags, backend, address, opener, answerer, epoch, port, client_port; reserved });
 record!(FragmentKey { source, destination, identification, protocol; reserved });
 record!(FragmentValue { source_port, destination_port });
 

@@ -16,7 +16,7 @@ pub enum Seen {
     Original,
     /// It goes the other way.
     Reply,
-    /// A reply whose sender must become `headers.frontend`.
+    /// A reply whose sender must become `headers.frontend`, and whose receiver's port `headers.client_port` if that is not 0.
     TranslatedReply,
     /// A translated reply from a pod to itself.
     HairpinReply,
@@ -82,8 +82,8 @@ pub struct Local {
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
 
-/// Looks up the connection of a packet and notes the packet in it. For a translated reply, `headers.frontend` is
-/// set. The connection of a pod that had one of the addresses before is none.
+/// Looks up the connection of a packet and notes the packet in it. For a translated reply, `headers.frontend` and
+/// `headers.client_port` are set. The connection of a pod that had one of the addresses before is none.
 #[inline(never)]
 pub fn observe<T: Tables>(tables: &T, headers: &mut Headers, local: &Local) -> Observed {
     let (key, from_source) = connection_key(&headers.tuple);
@@ -135,11 +135,9 @@ pub fn open<T: Tables>(
         flags = flags.with(FlowFlags::HAIRPIN);
     }
     let mut flow = if headers.translated {
-        FlowValue::new(tables.now(), flags.with(FlowFlags::TRANSLATED)).translated(
-            headers.backend,
-            headers.frontend,
-            headers.frontend_port,
-        )
+        FlowValue::new(tables.now(), flags.with(FlowFlags::TRANSLATED))
+            .translated(headers.backend, headers.frontend, headers.frontend_port)
+            .with_client_port(headers.client_port)
     } else {
         FlowValue::new(tables.now(), flags)
     };
@@ -261,16 +259,17 @@ fn progress(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now:
     let flags = flow.flags();
     let translated = flags.contains(FlowFlags::TRANSLATED);
     if flags.contains(FlowFlags::FROM_SOURCE) == from_source {
-        let same = translated == headers.translated
-            && (!translated || (flow.address() == headers.frontend && flow.port() == headers.frontend_port));
-        if !same {
-            // A new TCP connection means that the client has given up the old one.
-            return if headers.opens() { Seen::New } else { Seen::Conflict };
+        if translated != headers.translated || (translated && !is_translated_alike(flow, headers)) {
+            return Seen::Conflict;
         }
         if !headers.is_error() {
             flow.touch(now, tcp_progress(headers.tcp_flags, FlowFlags::FIN_ORIGINAL));
         }
         return Seen::Original;
+    }
+    if headers.translated {
+        // Who sends to a frontend answers nobody.
+        return Seen::Conflict;
     }
     if !headers.is_error() {
         flow.touch(now, tcp_progress(headers.tcp_flags, FlowFlags::FIN_REPLY).with(FlowFlags::REPLIED));
@@ -280,7 +279,16 @@ fn progress(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now:
     }
     headers.frontend = flow.address();
     headers.frontend_port = flow.port();
+    headers.client_port = flow.client_port();
     if flags.contains(FlowFlags::HAIRPIN) { Seen::HairpinReply } else { Seen::TranslatedReply }
+}
+
+/// Whether a translated connection is the one of a packet that was translated on its way there.
+#[inline(always)]
+pub fn is_translated_alike(flow: &FlowValue, headers: &Headers) -> bool {
+    flow.port() == headers.frontend_port
+        && flow.client_port() == headers.client_port
+        && flow.address() == headers.frontend
 }
 
 #[inline(always)]

@@ -22,6 +22,7 @@ mod sctp;
 mod service;
 mod snat;
 pub mod socket;
+mod source_port;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

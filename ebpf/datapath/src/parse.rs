@@ -65,6 +65,8 @@ pub struct Headers {
     pub frontend: Address,
     /// Its port.
     pub frontend_port: u16,
+    /// The client's own port, where its end of the connection was given another one; else 0.
+    pub client_port: u16,
     /// Offset of the IP header.
     pub l3: u16,
     /// Offset of the transport header; meaningless in a later fragment.

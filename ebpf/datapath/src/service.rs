@@ -8,11 +8,8 @@ use tombolo_abi::{
 use crate::{
     Headers, Packet, Tables, Transport, Tuple, flow,
     rewrite::{End, set_end},
-    tables::same,
+    source_port,
 };
-
-/// Backends tried when connections between the same addresses and ports are in the way.
-const ATTEMPTS: u32 = 4;
 
 /// A random backend of a service with `count` of them.
 #[inline(always)]
@@ -27,7 +24,7 @@ pub fn pick<T: Tables>(tables: &T, service: u32, count: u32) -> Option<(u32, &Ba
 /// Changes the destination of a packet to a frontend into a backend; other packets stay as they are.
 ///
 /// # Errors
-/// No backend, or no way to keep the connection apart from others.
+/// No backend, or no room for the connection.
 #[inline(never)]
 pub fn translate<P: Packet, T: Tables>(
     packet: &mut P,
@@ -41,17 +38,32 @@ pub fn translate<P: Packet, T: Tables>(
     headers.frontend = headers.tuple.destination;
     headers.frontend_port = headers.tuple.destination_port;
     headers.translated = true;
-    let mut to = ([0; 16], 0);
+    let mut to = Backend::default();
     if !remembered(tables, headers, &mut to) {
         if headers.is_error() {
             return Ok(());
         }
-        choose(tables, headers, service.id(), service.count(), &mut to)?;
-        remember(tables, headers, &to)?;
+        choose(tables, headers, service, &mut to)?;
+        let client = headers.tuple.source;
+        remember(tables, headers, &client, &to)?;
     }
-    set_end(packet, headers, End::Destination, &to.0, to.1)?;
+    set_end(packet, headers, End::Destination, &to.address, to.port)?;
+    if to.client_port != 0 {
+        source_port::set(packet, headers, to.client_port)?;
+    }
     tables.count(Metric::ServiceTranslated, packet.len());
     Ok(())
+}
+
+/// What a client's connection to a frontend becomes.
+#[derive(Clone, Copy, Default)]
+pub struct Backend {
+    /// The backend's address.
+    pub address: Address,
+    /// Its port.
+    pub port: u16,
+    /// The port that the client is given, 0 when it keeps its own.
+    pub client_port: u16,
 }
 
 /// The service whose frontend a connection goes to.
@@ -68,13 +80,13 @@ pub fn sticky_key(t: &Tuple) -> FlowKey {
 
 /// The backend that the connection got before, unless it is gone and the connection can do with another.
 #[inline(never)]
-fn remembered<T: Tables>(tables: &T, headers: &mut Headers, to: &mut (Address, u16)) -> bool {
+fn remembered<T: Tables>(tables: &T, headers: &mut Headers, to: &mut Backend) -> bool {
     let now = tables.now();
     let found = tables.flow(&sticky_key(&headers.tuple), |sticky| {
         // A service entry sees one direction only; the connection's own entry knows when it ends.
         sticky.touch(now, FlowFlags::NONE);
         headers.backend = sticky.backend();
-        *to = (sticky.address(), sticky.port());
+        *to = Backend { address: sticky.address(), port: sticky.port(), client_port: sticky.client_port() };
     });
     if found.is_none() {
         return false;
@@ -83,73 +95,38 @@ fn remembered<T: Tables>(tables: &T, headers: &mut Headers, to: &mut (Address, u
     !can_move
         || tables
             .backend(&BackendKey::new(headers.backend))
-            .is_some_and(|backend| backend.address() == to.0 && backend.port() == to.1)
+            .is_some_and(|backend| backend.address() == to.address && backend.port() == to.port)
+}
+
+/// Notes what becomes of the connection of the packet that `client` has sent to `headers.frontend`.
+///
+/// # Errors
+/// [`DropReason::FlowTableFull`].
+#[inline(never)]
+pub fn remember<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    client: &Address,
+    to: &Backend,
+) -> Result<(), DropReason> {
+    let (frontend, port) = (headers.frontend, headers.frontend_port);
+    let own_port = source_port::own_port(headers);
+    let key = FlowKey::new(Scope::Service, *client, own_port, frontend, port, headers.tuple.protocol);
+    let sticky = FlowValue::new(tables.now(), FlowFlags::NONE)
+        .translated(headers.backend, to.address, to.port)
+        .with_client_port(to.client_port);
+    flow::store(tables, &key, &sticky)
 }
 
 #[inline(never)]
-fn remember<T: Tables>(tables: &T, headers: &Headers, to: &(Address, u16)) -> Result<(), DropReason> {
-    let sticky = FlowValue::new(tables.now(), FlowFlags::NONE).translated(headers.backend, to.0, to.1);
-    flow::store(tables, &sticky_key(&headers.tuple), &sticky)
-}
-
-#[inline(always)]
 fn choose<T: Tables>(
     tables: &T,
     headers: &mut Headers,
-    service: u32,
-    count: u32,
-    to: &mut (Address, u16),
+    service: &ServiceValue,
+    to: &mut Backend,
 ) -> Result<(), DropReason> {
-    let mut attempt = 0;
-    while attempt < ATTEMPTS {
-        match propose(tables, headers, service, count, to) {
-            Proposal::Free => return Ok(()),
-            Proposal::Taken => attempt += 1,
-            Proposal::Nobody => return Err(DropReason::NoBackend),
-        }
-    }
-    Err(DropReason::TranslationConflict)
-}
-
-/// What became of a random choice.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Proposal {
-    Free,
-    Taken,
-    Nobody,
-}
-
-#[inline(never)]
-fn propose<T: Tables>(
-    tables: &T,
-    headers: &mut Headers,
-    service: u32,
-    count: u32,
-    to: &mut (Address, u16),
-) -> Proposal {
-    let Some((id, backend)) = pick(tables, service, count) else { return Proposal::Nobody };
+    let (id, backend) = pick(tables, service.id(), service.count()).ok_or(DropReason::NoBackend)?;
     headers.backend = id;
-    *to = (backend.address(), backend.port());
-    if is_free(tables, headers, to) { Proposal::Free } else { Proposal::Taken }
-}
-
-/// Whether no other connection of the client to the backend has the same ports.
-#[inline(never)]
-fn is_free<T: Tables>(tables: &T, headers: &Headers, to: &(Address, u16)) -> bool {
-    let t = &headers.tuple;
-    let client = match tables.config() {
-        // A pod that reaches itself is seen as the gateway.
-        Some(config) if same(&to.0, &t.source) => config.gateway(headers.is_v6()),
-        _ => &t.source,
-    };
-    let (key, _) = flow::key_between(client, t.source_port, &to.0, to.1, t.protocol);
-    let now = tables.now();
-    let taken = tables.flow(&key, |other| {
-        let same = other.flags().contains(FlowFlags::TRANSLATED)
-            && other.address() == headers.frontend
-            && other.port() == headers.frontend_port;
-        !same && flow::is_alive(other, t.protocol, now)
-    });
-    taken != Some(true)
+    *to = Backend { address: backend.address(), port: backend.port(), client_port: 0 };
+    Ok(())
 }

@@ -9,7 +9,7 @@ use crate::{
     Headers, Packet, Tables, Verdict,
     flow::{self, Local, Observed, Seen},
     rewrite::{End, set_end, take_hop},
-    service,
+    service, source_port,
     tables::owner,
 };
 
@@ -50,7 +50,10 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     let other = tables.endpoint(AddressKey::of(&headers.tuple.destination));
     let receiver = other.map_or(0, EndpointValue::endpoint);
     let local = Local { sender: pod.endpoint(), receiver, epoch };
-    let observed = flow::observe(tables, headers, &local);
+    let mut observed = flow::observe(tables, headers, &local);
+    if source_port::is_needed(packet, tables, headers, &own, observed.seen())? {
+        observed = flow::observe(tables, headers, &local);
+    }
     let seen = observed.seen();
     match seen {
         Seen::Conflict => return Err(DropReason::TranslationConflict),

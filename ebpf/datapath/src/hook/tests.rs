@@ -3,6 +3,7 @@
 mod judged;
 mod limit;
 mod masquerading;
+mod same_port;
 
 use proptest::prelude::*;
 use tombolo_abi::{
@@ -288,16 +289,18 @@ fn without_a_hop_left_the_stack_answers() {
 fn a_port_used_for_a_service_can_be_used_again_without_it() {
     let mut memory = node(EndpointFlags::NONE);
     serve(&mut memory, protocol::TCP, &[(B, 8080)]);
-    let open = |to| {
-        let mut frame = Frame::new(protocol::TCP, (A, 1000), to, b"");
-        frame.0[47] = 0x02;
+    let tcp = |from, to, flags| {
+        let mut frame = Frame::new(protocol::TCP, from, to, b"");
+        frame.0[47] = flags;
         frame
     };
-    assert_eq!(to_pod_number(from_pod(&memory, &mut open((VIP, 80)), 1)), Some(2));
-    let mut direct = Frame::new(protocol::TCP, (A, 1000), (B, 8080), b"");
-    assert_eq!(from_pod(&memory, &mut direct, 1), Err(DropReason::TranslationConflict));
-    assert_eq!(to_pod_number(from_pod(&memory, &mut open((B, 8080)), 1)), Some(2));
-    let mut back = Frame::new(protocol::TCP, (B, 8080), (A, 1000), b"");
+    let (syn, rst) = (0x02, 0x04);
+    assert_eq!(to_pod_number(from_pod(&memory, &mut tcp((A, 1000), (VIP, 80), syn), 1)), Some(2));
+    assert_eq!(to_pod_number(from_pod(&memory, &mut tcp((B, 8080), (A, 1000), rst), 2)), Some(1));
+    let mut direct = tcp((A, 1000), (B, 8080), syn);
+    assert_eq!(to_pod_number(from_pod(&memory, &mut direct, 1)), Some(2));
+    assert_eq!(direct.ends().0, (A, 1000), "nobody is in its way any more");
+    let mut back = tcp((B, 8080), (A, 1000), 0x12);
     assert_eq!(to_pod_number(from_pod(&memory, &mut back, 2)), Some(1));
     assert_eq!(back.ends().0, (B, 8080));
 }

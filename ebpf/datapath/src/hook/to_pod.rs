@@ -7,6 +7,7 @@ use crate::{
     flow::{self, Local, Seen},
     policy::{self, Question},
     rewrite::{End, set_end, take_hop},
+    source_port,
     tables::owner,
 };
 
@@ -72,8 +73,8 @@ pub fn rules<T: Tables>(
     policy::check(tables, headers, &Question { endpoint: pod.endpoint(), direction, peer, seen })
 }
 
-/// Gives a reply the frontend as its sender.
-#[inline(always)]
+/// Gives a reply the frontend as its sender, and its receiver the port that it has for itself.
+#[inline(never)]
 pub fn restore_frontend<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
@@ -81,6 +82,7 @@ pub fn restore_frontend<P: Packet, T: Tables>(
 ) -> Result<(), DropReason> {
     let (address, port) = (headers.frontend, headers.frontend_port);
     set_end(packet, headers, End::Source, &address, port)?;
+    source_port::restore(packet, headers)?;
     tables.count(Metric::ReplyTranslated, packet.len());
     Ok(())
 }

@@ -5,11 +5,11 @@
 //! - A masqueraded connection finds a port while one is free. Only some are tried.
 //! - A peer that is not described yet does not slip past a rule that denies others. It does.
 //! - A part of an SCTP packet reaches services and the outside. Nobody knows the length that its checksum covers.
-//! - One client port may be used with one backend through two frontends. That may be dropped.
 //! - A fragment that comes before the first one is delivered. It is dropped, and so are those of ICMP errors.
 
 mod bytes;
 mod classified;
+mod client;
 mod connections;
 mod ingress;
 mod nat;
@@ -25,7 +25,7 @@ use tombolo_abi::{Address, DropReason, Hook, protocol};
 use tombolo_datapath::testing::Memory;
 
 use super::drive::{Case, Outcome, Way};
-use connections::{Connections, Pods, Seen};
+use connections::{Connections, Meant, Pods, Seen};
 use nat::Nat;
 pub use read::{End, Ends};
 use read::{Kind, Parsed, Part};
@@ -48,7 +48,9 @@ pub struct Reference {
     /// The backend of a client's packets to a frontend, and the version of the services when that backend was last among
     /// them.
     chosen: BTreeMap<Ends, (End, u64)>,
-    /// Those about which nothing is said.
+    /// The port that a client was given in the place of its own, by its packets.
+    given: BTreeMap<Ends, u16>,
+    /// Those of both about which nothing is said.
     chosen_is_doubtful: BTreeSet<Ends>,
     /// Ports of first fragments.
     fragments: BTreeMap<Datagram, (u16, u16)>,
@@ -113,15 +115,15 @@ impl Reference {
         }
     }
 
-    fn seen(&self, world: &Memory, ends: &Ends, frontend: Option<End>, packet: &Parsed, pods: Pods) -> Seen {
-        self.connections.seen(ends, frontend, packet, world.now.get(), pods)
+    fn seen(&self, world: &Memory, ends: &Ends, meant: Option<Meant>, packet: &Parsed, pods: Pods) -> Seen {
+        self.connections.seen(ends, meant, packet, world.now.get(), pods)
     }
 
     /// Checks that a packet passed, or did not, as connections and rules want it, and notes it. Returns whether it passed.
     fn decided(
         &mut self,
         world: &Memory,
-        (ends, frontend, pods): (&Ends, Option<End>, Pods),
+        (ends, meant, pods): (&Ends, Option<Meant>, Pods),
         (seen, rules): (Seen, Answers),
         packet: &Parsed,
         outcome: &Outcome,
@@ -139,10 +141,10 @@ impl Reference {
                 assert_ne!(wanted, Answer::Deny, "it was let through: {seen:?}");
                 let begins = matches!(seen, Seen::New | Seen::Conflict);
                 if begins {
-                    self.connections.open(ends, frontend, false, packet, (now, pods));
+                    self.connections.open(ends, meant, false, packet, (now, pods));
                 }
                 self.connections.note(ends, packet, (seen, pods), true, now);
-                self.restored(seen, ends.from, outcome);
+                self.restored(seen, ends, outcome);
                 return true;
             }
             Err(DropReason::PolicyDenied) => {
@@ -166,14 +168,20 @@ impl Reference {
         false
     }
 
-    /// An answer comes from whom the client means, everything else from its sender.
-    fn restored(&self, seen: Seen, sender: End, outcome: &Outcome) {
-        let wanted = match seen {
-            Seen::Reply { frontend, .. } => frontend.unwrap_or(sender),
-            Seen::New | Seen::Original | Seen::Conflict => sender,
+    /// An answer comes from whom the client means, to the port that it has for itself; everything else is between its ends.
+    fn restored(&self, seen: Seen, ends: &Ends, outcome: &Outcome) {
+        let (from, port) = match seen {
+            Seen::Reply { meant: Some(meant), .. } => (meant.frontend, meant.port),
+            Seen::Reply { meant: None, .. } | Seen::New | Seen::Original | Seen::Conflict => {
+                (ends.from, ends.to.1)
+            }
             Seen::Unsure => return,
         };
-        assert_eq!(outcome.ends.from, wanted, "the sender");
+        assert_eq!(
+            (outcome.ends.from, outcome.ends.to.1),
+            (from, port),
+            "the sender, and the receiver's port"
+        );
     }
 }
 

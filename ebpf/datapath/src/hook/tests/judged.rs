@@ -159,9 +159,9 @@ fn a_port_used_through_a_service_is_used_again_without_it_in_the_same_epoch() {
         frame.0[47] = flags;
         frame
     };
-    for to in [(VIP, 80), (B, 8080)] {
-        assert_eq!(to_pod_number(from_pod(&memory, &mut tcp((A, 1000), to, 0x02), 1)), Some(2));
-    }
+    assert_eq!(to_pod_number(from_pod(&memory, &mut tcp((A, 1000), (VIP, 80), 0x02), 1)), Some(2));
+    assert_eq!(to_pod_number(from_pod(&memory, &mut tcp((B, 8080), (A, 1000), 0x14), 2)), Some(1));
+    assert_eq!(to_pod_number(from_pod(&memory, &mut tcp((A, 1000), (B, 8080), 0x02), 1)), Some(2));
     let mut answer = tcp((B, 8080), (A, 1000), 0x12);
     assert_eq!(to_pod_number(from_pod(&memory, &mut answer, 2)), Some(1));
     assert_eq!(answer.ends().0, (B, 8080));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tombolo_abi::protocol;
+use tombolo_abi::{Address, protocol};
 
 use super::read::{End, Ends, Parsed};
 
@@ -21,7 +21,7 @@ const LONGEST: u64 = 180 * SECOND;
 #[derive(Clone, Copy, Debug)]
 struct Connection {
     opener: End,
-    frontend: Option<End>,
+    meant: Option<Meant>,
     hairpin: bool,
     /// When a packet was let through last, and when there was any.
     passed: u64,
@@ -30,6 +30,13 @@ struct Connection {
     answered: bool,
     /// The pods of the node at its ends, as far as they were known when it was opened.
     pods: Pods,
+}
+
+/// What the client of a translated connection believes: whom it has reached, and from which port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meant {
+    pub frontend: End,
+    pub port: u16,
 }
 
 /// Numbers of the pods of the node that send a packet and get it; 0 for others, and where nobody looks.
@@ -72,12 +79,12 @@ impl Pods {
 pub enum Seen {
     New,
     Original,
-    /// It answers. The frontend is what the opener meant.
+    /// It answers a connection that was opened like this.
     Reply {
-        frontend: Option<End>,
+        meant: Option<Meant>,
         hairpin: bool,
     },
-    /// It would be of a connection with these ends, but that one was opened to another frontend.
+    /// It would be of a connection with these ends, but that one was opened to another frontend, or from another port.
     Conflict,
     /// The connection may or may not be remembered any more, or somebody has put it into the map from outside.
     Unsure,
@@ -96,7 +103,7 @@ fn key(ends: &Ends) -> (End, End, u8) {
 
 impl Connections {
     /// What a packet between these ends and pods is at `now`.
-    pub fn seen(&self, ends: &Ends, frontend: Option<End>, packet: &Parsed, now: u64, pods: Pods) -> Seen {
+    pub fn seen(&self, ends: &Ends, meant: Option<Meant>, packet: &Parsed, now: u64, pods: Pods) -> Seen {
         if self.doubtful.contains(&key(ends)) {
             return Seen::Unsure;
         }
@@ -118,19 +125,26 @@ impl Connections {
         if now.saturating_sub(known.passed) >= sure || (packet.opens() && known.closing) {
             return Seen::Unsure;
         }
-        if !forward {
-            return Seen::Reply { frontend: known.frontend, hairpin: known.hairpin };
-        }
-        match (known.frontend == frontend, packet.opens()) {
-            (true, _) => Seen::Original,
-            (false, true) => Seen::New,
-            (false, false) => Seen::Conflict,
+        match (forward, meant) {
+            // Who sends to a frontend answers nobody.
+            (false, None) => Seen::Reply { meant: known.meant, hairpin: known.hairpin },
+            (true, meant) if known.meant == meant => Seen::Original,
+            _ => Seen::Conflict,
         }
     }
 
-    /// Whether there may have been a connection between these ends.
-    pub fn knows(&self, ends: &Ends) -> bool {
-        self.known.contains_key(&key(ends)) || self.doubtful.contains(&key(ends))
+    /// Whether a client with this address has a connection to `to` with another port than its own.
+    pub fn are_changed(&self, client: &Address, to: &End) -> bool {
+        let between = |(a, b, _): &(End, End, u8)| (a.0 == *client && b == to) || (b.0 == *client && a == to);
+        let changed = |known: &Connection| known.meant.is_some_and(|meant| meant.port != known.opener.1);
+        self.known.iter().any(|(key, known)| between(key) && changed(known))
+    }
+
+    /// From here on nothing is said about connections between this address and this end.
+    pub fn doubt_between(&mut self, client: &Address, to: &End) {
+        let between =
+            |(a, b, _): &&(End, End, u8)| (a.0 == *client && b == to) || (b.0 == *client && a == to);
+        self.doubtful.extend(self.known.keys().filter(between));
     }
 
     /// Notes a packet that was let through, or was not; errors are not noted.
@@ -157,7 +171,7 @@ impl Connections {
     pub fn open(
         &mut self,
         ends: &Ends,
-        frontend: Option<End>,
+        meant: Option<Meant>,
         hairpin: bool,
         packet: &Parsed,
         (now, pods): (u64, Pods),
@@ -167,7 +181,7 @@ impl Connections {
         }
         let (opener, closing) = (ends.from, packet.closes());
         let (passed, touched, answered) = (now, now, false);
-        let new = Connection { opener, frontend, hairpin, passed, touched, closing, answered, pods };
+        let new = Connection { opener, meant, hairpin, passed, touched, closing, answered, pods };
         self.known.insert(key(ends), new);
     }
 

@@ -31,10 +31,10 @@ impl Reference {
             self.connections.doubt(&Ends { to: outcome.ends.to, ..packet.ends });
             return assert!(may_fail(packet, outcome, reason), "it can be changed");
         }
-        let ends = self.answered(world, packet, outcome);
+        let Some(ends) = self.answered(world, packet, outcome) else { return };
         let Some(pod) = endpoint(world, &ends.to.0) else {
             assert_eq!((outcome.way, outcome.ends.from), (Ok(Way::Pass), ends.from));
-            return;
+            return assert_eq!(outcome.ends.to, ends.to, "the receiver");
         };
         let from = owner(world, &packet.sender);
         if is_own(from) || is_remote(from) || endpoint(world, &packet.sender).is_some() {
@@ -57,28 +57,34 @@ impl Reference {
         assert_eq!(outcome.way, Err(DropReason::NoRoute), "a node is no way from cluster to cluster");
     }
 
-    /// Answers to masqueraded connections are given back to their pods, nothing else is changed.
-    fn answered(&mut self, world: &Memory, packet: &Parsed, outcome: &Outcome) -> Ends {
+    /// Answers to masqueraded connections are given back to their pods, nothing else is changed. None when it is not known
+    /// to which of a pod's ports one comes.
+    fn answered(&mut self, world: &Memory, packet: &Parsed, outcome: &Outcome) -> Option<Ends> {
         let (config, to) = (&world.config, packet.ends.to);
         let to_node = to.0 == *config.node(packet.v6) && config.flags().contains(ConfigFlags::MASQUERADE);
         let without_port = to.1 == 0 && packet.kind() == Kind::Other && !packet.is_error();
-        let mut ends = Ends { to: outcome.ends.to, ..packet.ends };
-        if packet.kind() == Kind::Echo {
-            // Both ends of an echo have its identifier.
-            ends.from.1 = ends.to.1;
-        }
+        let mut ends = packet.ends;
         if to_node && (in_ranges(config, to.1) || without_port) {
             if let Ok(behind) = self.nat.behind(packet, world.now.get()) {
                 // What a pod that is gone has asked concerns nobody.
                 let pod = behind.filter(|(pod, number)| {
                     endpoint(world, &pod.0).is_some_and(|endpoint| endpoint.endpoint() == *number)
                 });
-                assert_eq!(ends.to, pod.map_or(to, |(pod, _)| pod), "whose connection it answers");
+                ends.to = pod.map_or(to, |(pod, _)| pod);
+                assert_eq!(outcome.ends.to.0, ends.to.0, "whose connection it answers");
+            } else {
+                ends.to = outcome.ends.to;
+                if self.connections.are_changed(&ends.to.0, &ends.from) {
+                    self.connections.doubt_between(&ends.to.0, &ends.from);
+                    return None;
+                }
             }
-        } else {
-            assert_eq!(ends.to, to, "the receiver");
         }
-        ends
+        if packet.kind() == Kind::Echo {
+            // Both ends of an echo have its identifier.
+            ends.from.1 = ends.to.1;
+        }
+        Some(ends)
     }
 
     fn enter_pod(
@@ -103,7 +109,7 @@ impl Reference {
         let passed = self.decided(world, (&ends, None, pods), (seen, answers), packet, outcome);
         if passed {
             assert_eq!(outcome.way, Ok(way));
-            assert_eq!(outcome.ends.to, ends.to, "the receiver");
+            assert_eq!(outcome.ends.to.0, ends.to.0, "the receiver");
         }
     }
 

@@ -7,7 +7,7 @@ use tombolo_datapath::testing::Memory;
 use super::{
     super::drive::{Case, Outcome, Way},
     End, Ends, Kind, Parsed, Reference, Seen,
-    connections::Pods,
+    connections::{Meant, Pods},
     may_fail,
     rules::{Answers, answer, backends, endpoint, is_own, is_remote, owner, service},
     untouched,
@@ -31,12 +31,20 @@ impl Reference {
         }
         let services = flags.contains(ConfigFlags::SERVICES) && packet.kind() == Kind::Ports;
         let direct = Some((packet.ends.to, None));
-        match if services { self.service(world, packet, outcome) } else { direct } {
-            None => {}
-            Some((to, Some(frontend))) if to.0 == own => {
-                self.hairpin(world, packet, outcome, pod, (to, frontend));
-            }
-            Some((to, frontend)) => self.onward(world, case, packet, outcome, (pod, to, frontend)),
+        let Some((to, frontend)) = (if services { self.service(world, packet, outcome) } else { direct })
+        else {
+            return;
+        };
+        let hairpin = frontend.filter(|_| to.0 == own);
+        let from = if hairpin.is_some() { *world.config.gateway(packet.v6) } else { own };
+        let receiver = endpoint(world, &to.0).map_or(0, EndpointValue::endpoint);
+        let pods = Pods { sender: pod.endpoint(), receiver };
+        let Some((ends, meant)) = self.client(world, (packet, outcome), (from, to, frontend), pods) else {
+            return;
+        };
+        match meant.filter(|_| hairpin.is_some()) {
+            Some(meant) => self.hairpin(world, packet, outcome, pod, (ends, meant)),
+            None => self.onward(world, case, packet, outcome, (pod, ends, meant)),
         }
     }
 
@@ -56,6 +64,10 @@ impl Reference {
         let before = self.chosen.get(&packet.ends).copied().filter(|_| !doubtful);
         let may_move = packet.opens() || packet.ends.protocol == protocol::UDP;
         let stays = before.filter(|(_, services)| !may_move || *services == self.services);
+        if stays.is_none() && self.given.get(&packet.ends) != Some(&outcome.ends.from.1) {
+            // Whoever gets a backend anew begins with the client's own port.
+            self.given.remove(&packet.ends);
+        }
         let to = outcome.ends.to;
         let is_hairpin = to.0 == packet.sender;
         let moved = to != frontend;
@@ -67,11 +79,6 @@ impl Reference {
             }
             Err(DropReason::FlowTableFull) if !moved => {
                 assert!(world.full, "there is room for it");
-                return None;
-            }
-            Err(DropReason::TranslationConflict) if !moved => {
-                let is_used = |to: &End| self.connections.knows(&Ends { to: *to, ..packet.ends });
-                assert!(backends.iter().flatten().any(is_used), "nothing is in the way");
                 return None;
             }
             Err(reason @ (DropReason::RewriteFailed | DropReason::SctpFragmented))
@@ -99,22 +106,20 @@ impl Reference {
         packet: &Parsed,
         outcome: &Outcome,
         pod: &EndpointValue,
-        (to, frontend): (End, End),
+        (ends, meant): (Ends, Meant),
     ) {
-        let from = (*world.config.gateway(packet.v6), packet.ends.from.1);
-        let ends = Ends { from, to, ..packet.ends };
         let pods = Pods { sender: pod.endpoint(), receiver: pod.endpoint() };
-        let seen = self.seen(world, &ends, Some(frontend), packet, pods);
+        let seen = self.seen(world, &ends, Some(meant), packet, pods);
         match outcome.way {
             Ok(way) => {
                 if matches!(seen, Seen::Reply { .. } | Seen::Unsure) {
                     return self.connections.doubt(&ends);
                 }
                 assert_eq!(way, to_pod(pod, packet));
-                assert_eq!(outcome.ends.from, from, "it is seen as another client");
+                assert_eq!(outcome.ends.from, ends.from, "it is seen as another client");
                 if seen == Seen::New {
                     let at = (world.now.get(), pods);
-                    self.connections.open(&ends, Some(frontend), true, packet, at);
+                    self.connections.open(&ends, Some(meant), true, packet, at);
                 }
                 self.connections.note(&ends, packet, (seen, Pods::NONE), true, world.now.get());
             }
@@ -134,17 +139,18 @@ impl Reference {
         case: &Case,
         packet: &Parsed,
         outcome: &Outcome,
-        (pod, to, frontend): (&EndpointValue, End, Option<End>),
+        (pod, ends, meant): (&EndpointValue, Ends, Option<Meant>),
     ) {
-        let ends = Ends { to, ..packet.ends };
+        let to = ends.to;
         let (other, owner) = (endpoint(world, &to.0), owner(world, &to.0));
         let pods = Pods { sender: pod.endpoint(), receiver: other.map_or(0, EndpointValue::endpoint) };
-        let seen = self.seen(world, &ends, frontend, packet, pods);
-        if let (Seen::Reply { hairpin: true, .. }, Ok(way)) = (seen, outcome.way) {
+        let seen = self.seen(world, &ends, meant, packet, pods);
+        if let (Seen::Reply { hairpin: true, meant }, Ok(way)) = (seen, outcome.way) {
             self.connections.note(&ends, packet, (seen, Pods::NONE), true, world.now.get());
-            self.restored(seen, ends.from, outcome);
+            self.restored(seen, &ends, outcome);
             assert_eq!(way, to_pod(pod, packet), "an answer to itself");
-            return assert_eq!(outcome.ends.to, (packet.sender, to.1), "the client of an answer to itself");
+            let port = meant.map_or(to.1, |meant| meant.port);
+            return assert_eq!(outcome.ends.to, (packet.sender, port), "the client of an answer to itself");
         }
         let (there, back) = ((packet, to.1, seen != Seen::New), (packet, ends.from.1, true));
         let mut rules = Answers {
@@ -180,12 +186,12 @@ impl Reference {
             ) => {}
             Err(reason) => panic!("{reason:?}"),
         }
-        if !self.decided(world, (&ends, frontend, pods), (seen, rules), packet, outcome) {
+        if !self.decided(world, (&ends, meant, pods), (seen, rules), packet, outcome) {
             return;
         }
         let Ok(way) = outcome.way else { return };
         if seen != Seen::Unsure {
-            assert_eq!(outcome.ends.to, to, "the receiver");
+            assert_eq!(outcome.ends.to.0, to.0, "the receiver");
         } else if outcome.ends.to != to {
             return;
         }

@@ -1,0 +1,141 @@
+//! A client's end of a connection is given another port where a connection with its own is in the way (port-only source
+//! NAT). One port of a client may be used with one backend through several frontends, and directly; only what comes later
+//! is changed. A direct connection then goes on as if its receiver were a frontend.
+
+use tombolo_abi::{Address, DropReason, FlowFlags};
+
+use crate::{
+    Headers, Packet, Tables, Transport,
+    flow::{self, Seen},
+    rewrite::{End, set_end},
+    service::{self, Backend},
+    tables::same,
+};
+
+/// Random ports tried. A client that has half of all towards one backend is refused once in 256 times.
+const TRIES: u32 = 8;
+/// The first port that may be given: the lower ones are for those who may bind them (RFC 6335, section 6).
+const FIRST: u16 = 1024;
+
+/// Gives the client's end of the packet another port where it needs one: the one that the connection was given before, or a
+/// new one if the packet was seen as a conflict. `client` is the address of the pod that sends it. Returns whether the
+/// packet was changed, and is to be looked up once more.
+///
+/// # Errors
+/// The table is full, or the packet cannot be changed.
+#[inline(always)]
+pub fn is_needed<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &mut Headers,
+    client: &Address,
+    seen: Seen,
+) -> Result<bool, DropReason> {
+    // When the connection that is in the way is forgotten, those that made way for it still go on; new ones of TCP have
+    // nothing to go on with.
+    let may_go_on = seen == Seen::New && !headers.translated && !headers.opens();
+    if seen != Seen::Conflict && !may_go_on {
+        return Ok(false);
+    }
+    let mut port = if headers.translated { 0 } else { known(tables, headers) };
+    if port == 0 && seen == Seen::Conflict {
+        port = find(tables, headers);
+        if port == 0 {
+            return Ok(false);
+        }
+        note(tables, headers, client, port)?;
+    }
+    if port == 0 {
+        return Ok(false);
+    }
+    become_translated(headers);
+    set(packet, headers, port)?;
+    Ok(true)
+}
+
+/// Gives the client's end of the packet another port.
+#[inline(always)]
+pub fn set<P: Packet>(packet: &mut P, headers: &mut Headers, port: u16) -> Result<(), DropReason> {
+    headers.client_port = own_port(headers);
+    let address = headers.tuple.source;
+    set_end(packet, headers, End::Source, &address, port)
+}
+
+/// Gives a reply the port that its receiver has for itself.
+#[inline(always)]
+pub fn restore<P: Packet>(packet: &mut P, headers: &mut Headers) -> Result<(), DropReason> {
+    if headers.client_port == 0 {
+        return Ok(());
+    }
+    let (address, port) = (headers.tuple.destination, headers.client_port);
+    set_end(packet, headers, End::Destination, &address, port)
+}
+
+/// The port that the client has for itself.
+#[inline(always)]
+pub const fn own_port(headers: &Headers) -> u16 {
+    if headers.client_port == 0 { headers.tuple.source_port } else { headers.client_port }
+}
+
+#[inline(always)]
+const fn become_translated(headers: &mut Headers) {
+    if !headers.translated {
+        headers.translated = true;
+        headers.frontend = headers.tuple.destination;
+        headers.frontend_port = headers.tuple.destination_port;
+    }
+}
+
+/// The port that a direct connection was given, 0 for none or for one that somebody else has by now.
+#[inline(never)]
+fn known<T: Tables>(tables: &T, headers: &Headers) -> u16 {
+    if !has_ports(headers) {
+        return 0;
+    }
+    let t = &headers.tuple;
+    let now = tables.now();
+    let given = tables.flow(&service::sticky_key(t), |sticky| {
+        sticky.touch(now, FlowFlags::NONE);
+        sticky.client_port()
+    });
+    let Some(port) = given else { return 0 };
+    let (key, _) = flow::key_between(&t.source, port, &t.destination, t.destination_port, t.protocol);
+    let others = tables.flow(&key, |other| {
+        let own = other.client_port() == t.source_port && other.port() == t.destination_port;
+        flow::is_alive(other, t.protocol, now) && !(own && same(&other.address(), &t.destination))
+    });
+    if others == Some(true) { 0 } else { port }
+}
+
+/// A port with which no connection to the receiver is known; 0 for none. Nobody can give port 0 back, and an error about an
+/// unknown packet is about nothing.
+#[inline(never)]
+fn find<T: Tables>(tables: &T, headers: &Headers) -> u16 {
+    if !has_ports(headers) || headers.is_error() || own_port(headers) == 0 {
+        return 0;
+    }
+    let mut tuple = headers.tuple;
+    let mut attempt = 0;
+    while attempt < TRIES {
+        tuple.source_port = FIRST + (tables.random() % (u16::MAX - FIRST + 1) as u32) as u16;
+        if !flow::is_known(tables, &tuple) {
+            return tuple.source_port;
+        }
+        attempt += 1;
+    }
+    0
+}
+
+/// Notes the port for the packets that follow.
+#[inline(always)]
+fn note<T: Tables>(tables: &T, headers: &mut Headers, client: &Address, port: u16) -> Result<(), DropReason> {
+    become_translated(headers);
+    let t = &headers.tuple;
+    let to = Backend { address: t.destination, port: t.destination_port, client_port: port };
+    service::remember(tables, headers, client, &to)
+}
+
+#[inline(always)]
+fn has_ports(headers: &Headers) -> bool {
+    headers.transport == Transport::Ports || headers.inner_transport == Transport::Ports
+}
