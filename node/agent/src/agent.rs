@@ -114,6 +114,7 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
             result.with_context(|| format!("cannot listen on {:?}", running.config.api_socket))?;
         }
         result = running.watch() => result?,
+        result = running.keep_programs() => result?,
         result = running.end_handover(&manager, unconnected) => result?,
         result = drops(&running.dataplane) => result?,
         result = install_when_ready(&running.intent, &installer) => result?,
@@ -186,6 +187,19 @@ impl Running {
         }
     }
 
+    /// Programs that somebody takes off a pod's device are put back at once.
+    async fn keep_programs(&self) -> anyhow::Result<()> {
+        let mut removals = netlink::watch_removals().context("cannot watch the filters of devices")?;
+        loop {
+            if let Err(e) = self.dataplane.restore_pods(&self.netlink).await {
+                tracing::warn!(error = %e, "cannot see to the programs of pods");
+            }
+            if let Ok(None) = tokio::time::timeout(LOOK_AGAIN, removals.recv()).await {
+                anyhow::bail!("the kernel no longer tells of filters");
+            }
+        }
+    }
+
     /// The programs of another version go once no pod has them any more.
     async fn end_handover(&self, manager: &Manager, mut unconnected: usize) -> anyhow::Result<()> {
         while unconnected > 0 && self.dataplane.is_in_handover() {
@@ -237,6 +251,7 @@ impl Running {
             engine: self.engine.clone(),
             manager: Arc::clone(manager),
             maps: self.dataplane.maps(),
+            dataplane: Arc::clone(&self.dataplane),
             nat: Arc::clone(&self.nat),
             connections: Arc::clone(&self.connections),
             metrics: Arc::clone(metrics),

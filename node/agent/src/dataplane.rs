@@ -16,6 +16,7 @@ use tombolo_node_core::endpoints::LocalEndpoint;
 use crate::{
     cni::Datapath,
     engine::Engine,
+    guard::Guard,
     nat::Nat,
     netlink::{Link, Netlink, NetlinkError},
     pod_link::{GATEWAY_V4, GATEWAY_V6},
@@ -27,6 +28,7 @@ pub struct Dataplane {
     loaded: Loaded,
     engine: Engine,
     told: Mutex<Told>,
+    guard: Guard,
 }
 
 /// What the programs have been told.
@@ -72,13 +74,24 @@ pub struct NodeFacts<'a> {
 
 impl Dataplane {
     /// Around loaded programs.
-    pub const fn new(loaded: Loaded, engine: Engine) -> Self {
-        Self { loaded, engine, told: Mutex::new(Told { config: None, handover: ConfigFlags::NONE }) }
+    pub fn new(loaded: Loaded, engine: Engine) -> Self {
+        let told = Mutex::new(Told { config: None, handover: ConfigFlags::NONE });
+        Self { loaded, engine, told, guard: Guard::default() }
     }
 
     /// The maps.
     pub fn maps(&self) -> Maps {
         self.loaded.maps()
+    }
+
+    /// What others have removed.
+    pub const fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Puts back the programs that somebody has removed from pods' devices; [`Self::refresh`] does it for the others.
+    pub async fn restore_pods(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+        self.guard.restore(&self.loaded, netlink).await
     }
 
     /// Attaches to all sockets below `cgroup`.
@@ -98,10 +111,12 @@ impl Dataplane {
             }
         }
         for device in &underlay.devices {
-            self.loaded.attach_device(device.index)?;
+            let new = self.loaded.attach_device(device.index)?;
+            self.guard.note_device(device.index, &device.name, new);
         }
         if let Some(tunnel) = facts.tunnel {
-            self.loaded.attach_mesh(tunnel.index)?;
+            let new = self.loaded.attach_mesh(tunnel.index)?;
+            self.guard.note_device(tunnel.index, &tunnel.name, new);
         }
         Ok(())
     }
@@ -170,6 +185,7 @@ impl Dataplane {
         for index in attached {
             if !links.iter().any(|link| link.index == index) {
                 self.loaded.detach(index)?;
+                self.guard.remove_device(index);
             }
         }
         Ok(())
@@ -183,11 +199,13 @@ impl Datapath for Dataplane {
         let failed = self.engine.flush().await?;
         anyhow::ensure!(failed.is_empty(), "maps cannot be written: {}", failed.join("; "));
         self.loaded.attach_pod(endpoint.wiring.ifindex)?;
+        self.guard.add_pod(endpoint.wiring.ifindex);
         Ok(())
     }
 
     /// The programs go with the device. What cannot be written now is tried again by the reconciler.
     async fn disconnect(&self, endpoint: &LocalEndpoint) {
+        self.guard.remove_pod(endpoint.wiring.ifindex);
         if let Err(e) = self.engine.flush().await {
             tracing::warn!(attachment = %endpoint.wiring.attachment, error = %e, "cannot forget a pod");
         }

@@ -1,6 +1,10 @@
 //! What the agent shows: metrics and health to everybody, details to root over a unix socket.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use axum::{
     Json, Router,
@@ -17,6 +21,7 @@ use crate::{
     cni::{Manager, listen},
     config::Config,
     connections::Connections,
+    dataplane::Dataplane,
     engine::Engine,
     intent::Intent,
     maps,
@@ -39,6 +44,8 @@ pub struct Shown {
     pub maps: Maps,
     /// The connections of pods.
     pub connections: Arc<Connections>,
+    /// The programs.
+    pub dataplane: Arc<Dataplane>,
     /// The ports of masquerading.
     pub nat: Arc<Nat>,
     /// The metrics.
@@ -87,6 +94,9 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
     let count = shown.connections.count();
     metrics.connections.set(i64::from(count.all));
     metrics.busiest_pod_connections.set(count.busiest().map_or(0, |(_, has)| i64::from(has)));
+    let guard = shown.dataplane.guard();
+    metrics.filters_reattached.inner().store(guard.put_back(), Ordering::Relaxed);
+    metrics.unjudged_packets.inner().store(guard.unjudged(), Ordering::Relaxed);
     if let Err(e) = observe::collect_drops(&shown.maps, metrics) {
         tracing::warn!(error = %e, "cannot read the datapath's counters");
     }

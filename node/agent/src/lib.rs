@@ -11,6 +11,7 @@ pub mod connections;
 pub mod dataplane;
 pub mod engine;
 pub mod file;
+pub mod guard;
 pub mod http;
 pub mod install;
 pub mod intent;

@@ -52,6 +52,10 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Of these, those of the pod that has the most.
     pub busiest_pod_connections: Gauge,
+    /// Programs that somebody had removed from devices.
+    pub filters_reattached: Counter<u64, AtomicU64>,
+    /// Packets that may have passed meanwhile, at most.
+    pub unjudged_packets: Counter<u64, AtomicU64>,
     /// Connections of pods to the outside that have a port of the node.
     pub nat_connections: Gauge,
     /// The part of the ports that the destination which needs the most has in use, 0 to 1.
@@ -71,6 +75,8 @@ impl Default for Metrics {
             drops: Family::default(),
             connections: Gauge::default(),
             busiest_pod_connections: Gauge::default(),
+            filters_reattached: Counter::default(),
+            unjudged_packets: Counter::default(),
             nat_connections: Gauge::default(),
             nat_port_usage: Gauge::default(),
             synced: Gauge::default(),
@@ -92,6 +98,16 @@ impl Default for Metrics {
             "busiest_pod_connections",
             "Connections of the pod that has the most",
             metrics.busiest_pod_connections.clone(),
+        );
+        registry.register(
+            "filter_reattached",
+            "Programs put back on devices that somebody had removed them from",
+            metrics.filters_reattached.clone(),
+        );
+        registry.register(
+            "unjudged_packets",
+            "Packets that pods' devices may have carried without their programs, at most",
+            metrics.unjudged_packets.clone(),
         );
         registry.register(
             "nat_connections",
@@ -132,6 +148,8 @@ mod tests {
         metrics.connections.set(9);
         metrics.busiest_pod_connections.set(8);
         metrics.nat_connections.set(7);
+        metrics.filters_reattached.inc_by(2);
+        metrics.unjudged_packets.inc_by(40);
         metrics.nat_port_usage.set(0.5);
         metrics.table_failures.get_or_create(&TableLabels { table: "route".into() }).set(2);
         metrics.drops.get_or_create(&DropLabels { reason: "policy-denied".into() }).inc();
@@ -145,6 +163,8 @@ mod tests {
             "tombolo_connections 9",
             "tombolo_busiest_pod_connections 8",
             "tombolo_nat_connections 7",
+            "tombolo_filter_reattached_total 2",
+            "tombolo_unjudged_packets_total 40",
             "tombolo_nat_port_usage_ratio 0.5",
             "tombolo_table_failures{table=\"route\"} 2",
             "tombolo_dropped_packets_total{reason=\"policy-denied\"} 1",

@@ -14,7 +14,7 @@ pub use remove::{Removal, remove};
 pub use route::{Route, RouteSpec};
 use rtnetlink::Handle;
 use tokio::sync::Mutex;
-pub use watch::watch;
+pub use watch::{watch, watch_removals};
 
 /// The routing protocol number of the routes that the agent owns (`ip route … proto 178`).
 pub const ROUTE_PROTOCOL: u8 = 178;

@@ -22,6 +22,7 @@ pub fn report(shown: &Shown) -> NodeStatus {
     }
     problems.extend(shown.nat.problems());
     problems.extend(shown.connections.problems(&shown.manager.endpoints()));
+    problems.extend(shown.dataplane.guard().problem());
     if session.rtt.is_none() {
         let why = session.last_error.clone().unwrap_or_else(|| "it was not found yet".into());
         problems.push(format!("no session with the cluster's daemon: {why}"));

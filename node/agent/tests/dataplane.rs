@@ -35,7 +35,7 @@ use tombolo_node::{
     engine::Engine,
     intent::Intent,
     nat::Nat,
-    netlink::Netlink,
+    netlink::{self, Netlink},
     store::Store,
     targets::map,
     underlay,
@@ -80,6 +80,7 @@ fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 's
 struct Agent {
     intent: Arc<Intent>,
     engine: Engine,
+    dataplane: Arc<Dataplane>,
     manager: Manager,
 }
 
@@ -124,7 +125,7 @@ async fn agent(dir: &std::path::Path, records: &[Record]) -> Agent {
     assert_eq!(manager.adopt().await.unwrap(), 0);
     dataplane.open_connections().await.unwrap();
     dataplane.end_handover().unwrap();
-    Agent { intent, engine, manager }
+    Agent { intent, engine, dataplane, manager }
 }
 
 fn cluster() -> ClusterId {
@@ -409,5 +410,52 @@ fn ports_of_connections_that_have_expired_are_given_back() {
         assert_eq!((there(old), there(live)), ([false; 2], [true; 2]));
         assert_eq!(nat.usage().connections, 1);
         watch.abort();
+    });
+}
+
+fn tc(arguments: &str) -> String {
+    let output = Command::new("tc").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "tc {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs root; 10 s"]
+fn programs_that_others_remove_are_back_at_once() {
+    on_a_node(|dir| async move {
+        let node = agent(&dir, &pod_records("a")).await;
+        let a = PodNetns::new();
+        add(&node, "a", &a).await;
+        let interface = node.manager.endpoints().iter().next().unwrap().wiring.host_interface.clone();
+        let mut removals = netlink::watch_removals().unwrap();
+        let netlink = Netlink::new().unwrap();
+        node.dataplane.restore_pods(&netlink).await.unwrap();
+        assert_eq!((node.dataplane.guard().put_back(), node.dataplane.guard().problem()), (0, None));
+        for (removal, total) in [
+            (format!("filter del dev {interface} ingress"), 1),
+            (format!("qdisc del dev {interface} clsact"), 3),
+        ] {
+            tc(&removal);
+            // A pod that nobody judges can say so.
+            a.run(|| {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                (0..10).for_each(|_| _ = socket.send_to(b"?", "192.0.2.1:9").unwrap());
+            });
+            let told = tokio::time::timeout(Duration::from_secs(1), removals.recv()).await;
+            assert_eq!(told, Ok(Some(())), "{removal}");
+            node.dataplane.restore_pods(&netlink).await.unwrap();
+            assert_eq!(node.dataplane.guard().put_back(), total, "{removal}");
+            for direction in ["ingress", "egress"] {
+                let shown = tc(&format!("filter show dev {interface} {direction}"));
+                assert_eq!(shown.matches("direct-action").count(), 1, "{shown}");
+            }
+        }
+        assert!(node.dataplane.guard().unjudged() >= 20, "{}", node.dataplane.guard().unjudged());
+        assert!(node.dataplane.guard().problem().unwrap().contains("3 programs"));
+        // A pod that goes takes its programs along, and that is nobody's fault.
+        let attachment = Attachment { container_id: "c-a".into(), ifname: "eth0".into() };
+        assert_eq!(node.manager.handle(Request::Del { attachment }).await, Response::Done);
+        node.dataplane.restore_pods(&netlink).await.unwrap();
+        assert_eq!(node.dataplane.guard().put_back(), 3);
     });
 }

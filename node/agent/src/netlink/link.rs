@@ -1,6 +1,6 @@
 //! Links and their addresses.
 
-use std::{net::IpAddr, os::fd::BorrowedFd};
+use std::{collections::BTreeMap, net::IpAddr, os::fd::BorrowedFd};
 
 use futures::TryStreamExt;
 use rtnetlink::{
@@ -69,6 +69,21 @@ impl Netlink {
         let all: Result<Vec<_>, _> = self.handle.link().get().execute().try_collect().await;
         let all = all.map_err(|e| NetlinkError::new("cannot list the interfaces", &e))?;
         Ok(all.iter().map(link).collect())
+    }
+
+    /// How many packets each link has carried, by its index.
+    pub async fn packets(&self) -> Result<BTreeMap<u32, u64>, NetlinkError> {
+        let _listing = self.listing.lock().await;
+        let all: Result<Vec<_>, _> = self.handle.link().get().execute().try_collect().await;
+        let all = all.map_err(|e| NetlinkError::new("cannot list the interfaces", &e))?;
+        let packets = all.iter().map(|message| {
+            let counted = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Stats64(stats) => Some(stats.rx_packets.saturating_add(stats.tx_packets)),
+                _ => None,
+            });
+            (message.header.index, counted.unwrap_or_default())
+        });
+        Ok(packets.collect())
     }
 
     /// Removes a link; one that is gone already is no error.

@@ -50,6 +50,31 @@ pub fn watch(pods: &'static str) -> io::Result<mpsc::Receiver<()>> {
     Ok(woken)
 }
 
+/// Wakes the receiver after somebody has removed filters, or what holds them, from a device of this namespace. Messages may be
+/// lost: who must not miss one looks now and then.
+pub fn watch_removals() -> io::Result<mpsc::Receiver<()>> {
+    let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Tc])?;
+    tokio::spawn(connection);
+    let (wake, woken) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some((message, _)) = messages.next().await {
+            let removed = matches!(
+                message.payload,
+                NetlinkPayload::InnerMessage(
+                    Message::DelTrafficFilter(_)
+                        | Message::DelQueueDiscipline(_)
+                        | Message::DelTrafficChain(_)
+                )
+            );
+            // A full channel holds a wake-up that is still to come.
+            if removed && matches!(wake.try_send(()), Err(mpsc::error::TrySendError::Closed(()))) {
+                return;
+            }
+        }
+    });
+    Ok(woken)
+}
+
 fn is_named(link: &LinkMessage, prefix: &str) -> bool {
     link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfName(name) if name.starts_with(prefix)))
 }
