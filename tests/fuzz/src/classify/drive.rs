@@ -73,7 +73,7 @@ pub fn drive(case: &Case, world: &Memory, reference: &mut Reference) -> Option<(
     assert!(way.is_err() || packet.frame.is_right(), "the sum over the whole packet");
     let bytes = packet.frame.frame.0.clone();
     let refusal = (way == Err(DropReason::NoBackend))
-        .then(|| Refusal { answered: refuse(&mut packet, world, &headers), bytes: packet.frame.0 });
+        .then(|| Refusal { answered: refuse(&mut packet, world, &headers), bytes: packet.frame.frame.0 });
     let outcome = Outcome { way, ends: Ends::of(&headers), bytes, refusal };
     reference.judge(world, case, &before, &outcome);
     Some((way.ok()?, outcome.bytes))
