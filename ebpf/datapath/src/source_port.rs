@@ -12,45 +12,42 @@ use crate::{
     tables::same,
 };
 
-/// Random ports tried. A client that has half of all towards one backend is refused once in 256 times.
-const TRIES: u32 = 8;
 /// The first port that may be given: the lower ones are for those who may bind them (RFC 6335, section 6).
 const FIRST: u16 = 1024;
 
+/// Whether a packet that was seen so may need another port at its client's end. When the connection that is in the way is
+/// forgotten, those that made way for it still go on; new ones of TCP have nothing to go on with.
+#[inline(always)]
+pub fn may_be_needed(headers: &Headers, seen: Seen) -> bool {
+    seen == Seen::Conflict || (seen == Seen::New && !headers.translated && !headers.opens())
+}
+
 /// Gives the client's end of the packet another port where it needs one: the one that the connection was given before, or a
-/// new one if the packet was seen as a conflict. `client` is the address of the pod that sends it. Returns whether the
-/// packet was changed, and is to be looked up once more.
+/// new one if the packet was seen as a conflict. `client` is the address of the pod that sends it. The packet is to be
+/// looked up once more.
 ///
 /// # Errors
 /// The table is full, or the packet cannot be changed.
-#[inline(always)]
-pub fn is_needed<P: Packet, T: Tables>(
+#[inline(never)]
+pub fn make_way<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
     client: &Address,
     seen: Seen,
-) -> Result<bool, DropReason> {
-    // When the connection that is in the way is forgotten, those that made way for it still go on; new ones of TCP have
-    // nothing to go on with.
-    let may_go_on = seen == Seen::New && !headers.translated && !headers.opens();
-    if seen != Seen::Conflict && !may_go_on {
-        return Ok(false);
-    }
+) -> Result<(), DropReason> {
     let mut port = if headers.translated { 0 } else { known(tables, headers) };
     if port == 0 && seen == Seen::Conflict {
         port = find(tables, headers);
-        if port == 0 {
-            return Ok(false);
+        if port != 0 {
+            note(tables, headers, client, port)?;
         }
-        note(tables, headers, client, port)?;
     }
     if port == 0 {
-        return Ok(false);
+        return Ok(());
     }
     become_translated(headers);
-    set(packet, headers, port)?;
-    Ok(true)
+    set(packet, headers, port)
 }
 
 /// Gives the client's end of the packet another port.
@@ -107,23 +104,17 @@ fn known<T: Tables>(tables: &T, headers: &Headers) -> u16 {
     if others == Some(true) { 0 } else { port }
 }
 
-/// A port with which no connection to the receiver is known; 0 for none. Nobody can give port 0 back, and an error about an
-/// unknown packet is about nothing.
+/// A random port, or 0 if a connection to the receiver has it: one is tried, since the verifier follows each further one through
+/// all that comes after. A client that has a hundredth of all ports towards one backend asks once more once in a hundred
+/// times. Nobody can give port 0 back, and an error about an unknown packet is about nothing.
 #[inline(never)]
 fn find<T: Tables>(tables: &T, headers: &Headers) -> u16 {
     if !has_ports(headers) || headers.is_error() || own_port(headers) == 0 {
         return 0;
     }
     let mut tuple = headers.tuple;
-    let mut attempt = 0;
-    while attempt < TRIES {
-        tuple.source_port = FIRST + (tables.random() % (u16::MAX - FIRST + 1) as u32) as u16;
-        if !flow::is_known(tables, &tuple) {
-            return tuple.source_port;
-        }
-        attempt += 1;
-    }
-    0
+    tuple.source_port = FIRST + (tables.random() % (u16::MAX - FIRST + 1) as u32) as u16;
+    if flow::is_known(tables, &tuple) { 0 } else { tuple.source_port }
 }
 
 /// Notes the port for the packets that follow.

@@ -7,7 +7,7 @@ mod common;
 use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::Command,
     time::Duration,
@@ -19,7 +19,7 @@ use common::{
     mac,
     node::{NODE, Node, OUTSIDE, VIP},
     on_a_node,
-    talk::{PATIENCE, ask_tcp, ask_udp, connect, ping, serve_named_udp, serve_tcp, serve_udp},
+    talk::{PATIENCE, ask_tcp, ask_udp, connect, connect_from, ping, serve_named_udp, serve_tcp, serve_udp},
 };
 use tombolo_abi::{
     Bitmap, Direction, DropReason, EndpointFlags, Metric, NatPorts, PolicyKey, PolicyValue, v4_mapped,
@@ -94,6 +94,47 @@ fn services_are_translated_per_packet() {
         assert_eq!(node.a.namespace.within(|| ask_tcp(VIP, 443, 100_000)).unwrap(), a);
         assert_eq!(node.a.namespace.within(|| ask_tcp(VIP, 82, 100_000)).unwrap(), NODE.to_string());
         assert!(node.counted(Metric::ServiceTranslated) > 5 && node.counted(Metric::ReplyTranslated) > 5);
+    });
+}
+
+#[test]
+#[ignore = "needs root; 20 s"]
+fn one_port_reaches_a_backend_through_two_frontends_and_directly() {
+    on_a_node(|pins| {
+        let node = Node::new(pins, EndpointFlags::NONE, EndpointFlags::NONE);
+        let (vip, b) = (v4_mapped(VIP.octets()), node.b.address);
+        node.b.namespace.within(|| serve_tcp(8080));
+        node.b.namespace.within(|| serve_udp(5353));
+        for (number, port) in [(1, 80), (2, 81)] {
+            set_service(&node.datapath, number, (vip, port, 6), &[(node.b.key(), 8080)]).unwrap();
+            set_service(&node.datapath, number + 2, (vip, port, 17), &[(node.b.key(), 5353)]).unwrap();
+        }
+        node.a.namespace.within(move || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 4000)).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            for to in [(VIP, 80), (VIP, 81), (b, 5353), (VIP, 81), (VIP, 80), (b, 5353)] {
+                socket.send_to(b"?", to).unwrap();
+                let (_, from) = socket.recv_from(&mut [0; 100]).unwrap();
+                assert_eq!(from, SocketAddr::from(to));
+            }
+        });
+        let answers = node.a.namespace.within(move || {
+            let receivers = [(b, 8080), (VIP, 80), (VIP, 81)];
+            let mut streams = receivers.map(|(to, port)| connect_from(4000, to, port).unwrap());
+            for (mark, stream) in (b'a'..).zip(&mut streams) {
+                stream.write_all(&[mark; 100_000]).unwrap();
+            }
+            streams.map(|mut stream| {
+                stream.shutdown(Shutdown::Write).unwrap();
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).unwrap();
+                answer
+            })
+        });
+        for (mark, answer) in (b'a'..).zip(answers) {
+            let greeting = format!("{}\n", node.a.address).into_bytes();
+            assert!(answer == [greeting, vec![mark; 100_000]].concat(), "{} bytes", answer.len());
+        }
     });
 }
 

@@ -51,7 +51,8 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     let receiver = other.map_or(0, EndpointValue::endpoint);
     let local = Local { sender: pod.endpoint(), receiver, epoch };
     let mut observed = flow::observe(tables, headers, &local);
-    if source_port::is_needed(packet, tables, headers, &own, observed.seen())? {
+    if source_port::may_be_needed(headers, observed.seen()) {
+        source_port::make_way(packet, tables, headers, &own, observed.seen())?;
         observed = flow::observe(tables, headers, &local);
     }
     let seen = observed.seen();

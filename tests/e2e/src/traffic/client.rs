@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
 
@@ -99,11 +99,13 @@ impl<'a> Client<'a> {
     /// forgotten what failed.
     pub(super) async fn finish(&self, restarts: &[i32]) -> anyhow::Result<Vec<Flow>> {
         let pods = self.scope.api::<Pod>();
-        let now = restarts_of(&pods.get(&self.name).await?)?;
+        let pod = pods.get(&self.name).await?;
+        let now = restarts_of(&pod)?;
         ensure!(
             now == restarts,
-            "containers of client {} ended: {restarts:?} times, then {now:?}",
-            self.name
+            "containers of client {} ended: {restarts:?} times, then {now:?}; {:?}",
+            self.name,
+            ends_of(&pod)
         );
         let kinds: &[&str] =
             if self.class == Class::Denied { &["udp", "get"] } else { &["stream", "udp", "get"] };
@@ -135,8 +137,18 @@ fn restarts_of(pod: &Pod) -> anyhow::Result<Vec<i32>> {
     Ok(statuses.iter().map(|status| status.restart_count).collect())
 }
 
+/// How the containers that were started again have ended last.
+fn ends_of(pod: &Pod) -> Vec<&ContainerStateTerminated> {
+    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+    statuses.iter().filter_map(|status| status.last_state.as_ref()?.terminated.as_ref()).collect()
+}
+
 /// A container that runs the test program.
 pub(super) fn container(name: &str, args: &[&str]) -> Value {
     let pod = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
-    json!({"name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args, "env": [pod]})
+    json!({
+        "name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args, "env": [pod],
+        // What it printed last is told with how it ended.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    })
 }
