@@ -1,6 +1,11 @@
 //! The agent as a whole: puts the parts together and keeps them running.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use kube::Client;
@@ -34,7 +39,7 @@ use crate::{
     sysctl,
     targets::{Peers, Routes, Tunnel, TunnelError, map},
     uapi::Uapi,
-    underlay::{self, TUNNEL_OVERHEAD, Underlay},
+    underlay::{self, TUNNEL_OVERHEAD, Underlay, UnderlayError},
 };
 
 /// How often the tunnel and the devices are looked at without being told.
@@ -80,7 +85,7 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
         () = &mut stop => return Ok(()),
     };
     let netlink = Netlink::new().context("cannot open netlink")?;
-    let underlay = underlay::find(&netlink, &config.devices, &node.addresses).await?;
+    let underlay = find_underlay(&netlink, &config, &node.addresses).await?;
     tracing::info!(?underlay, "underlay found");
 
     let intent = Arc::new(Intent::new(load_state(&config, &underlay)?));
@@ -131,7 +136,7 @@ pub async fn run(config: Config, installer: Installer, stop: impl Future<Output 
 impl Running {
     /// Brings programs and tunnel to the devices that there are now. A tunnel that is not ready holds up nothing else.
     async fn refresh(&self) -> anyhow::Result<Result<(), TunnelError>> {
-        let underlay = underlay::find(&self.netlink, &self.config.devices, &self.node.addresses).await?;
+        let underlay = find_underlay(&self.netlink, &self.config, &self.node.addresses).await?;
         let ready = self.tunnel.ensure(&self.netlink).await.map(|configured| {
             if configured {
                 self.engine.observe();
@@ -259,6 +264,14 @@ impl Running {
             tunnel: self.tunnel.uapi.clone(),
         })
     }
+}
+
+async fn find_underlay(
+    netlink: &Netlink,
+    config: &Config,
+    node: &[IpAddr],
+) -> Result<Underlay, UnderlayError> {
+    underlay::find(netlink, &config.devices, &config.tunnel_device, node).await
 }
 
 fn load_state(config: &Config, underlay: &Underlay) -> anyhow::Result<State> {

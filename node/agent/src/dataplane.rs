@@ -110,7 +110,7 @@ impl Dataplane {
                 told.config = Some(config);
             }
         }
-        for device in &underlay.devices {
+        for device in underlay.devices.iter().chain(&underlay.others) {
             let new = self.loaded.attach_device(device.index)?;
             self.guard.note_device(device.index, &device.name, new);
         }

@@ -1,4 +1,6 @@
 //! The devices that connect the node, and what fits through them.
+//!
+//! Pods' packets leave only by devices whose packets are judged: those with a route to anywhere.
 
 use std::net::IpAddr;
 
@@ -13,8 +15,10 @@ const OWN: [&str; 2] = [crate::pod_link::HOST_PREFIX, "tombolo-"];
 /// The underlay of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Underlay {
-    /// Its devices, by index.
+    /// The devices that lead to other nodes.
     pub devices: Vec<Link>,
+    /// Further devices that routes lead to: what pods send there is judged as well.
+    pub others: Vec<Link>,
     /// Every address of the node.
     pub addresses: Vec<IpAddr>,
 }
@@ -43,31 +47,28 @@ pub enum UnderlayError {
 }
 
 /// Finds the underlay: the `configured` devices, else those that have one of the node's addresses, and the one with
-/// the default route.
+/// the default route; the latter with all others that routes lead to, except `tunnel`.
 pub async fn find(
     netlink: &Netlink,
     configured: &[String],
+    tunnel: &str,
     node: &[IpAddr],
 ) -> Result<Underlay, UnderlayError> {
     let (links, addresses) = (netlink.links().await?, netlink.addresses().await?);
-    let routes = netlink.routes().await?;
-    let defaults = routes.iter().filter(|r| r.spec.destination.family_bits() == 0 && r.spec.device != 0);
-    let default = defaults.min_by_key(|r| r.priority).map(|r| r.spec.device);
-    let own = |link: &Link| OWN.iter().any(|prefix| link.name.starts_with(prefix));
-    let devices: Vec<Link> = if configured.is_empty() {
+    let own = |link: &Link| link.name == tunnel || OWN.iter().any(|prefix| link.name.starts_with(prefix));
+    let (devices, others) = if configured.is_empty() {
+        let default = default_device(netlink).await?;
+        let routed = netlink.routed_devices().await?;
         let has_node_address =
             |link: &Link| addresses.iter().any(|(index, a)| *index == link.index && node.contains(a));
-        let wanted = |link: &&Link| link.up && (has_node_address(link) || default == Some(link.index));
-        links.iter().filter(|link| link.name != "lo" && !own(link)).filter(wanted).cloned().collect()
+        links
+            .iter()
+            .filter(|link| link.up && link.name != "lo" && !own(link))
+            .filter(|link| has_node_address(link) || routed.contains(&link.index))
+            .cloned()
+            .partition(|link| has_node_address(link) || default == Some(link.index))
     } else {
-        let find = |name: &String| {
-            links
-                .iter()
-                .find(|l| l.name == *name)
-                .cloned()
-                .ok_or_else(|| UnderlayError::Missing(name.clone()))
-        };
-        configured.iter().map(find).collect::<Result<_, _>>()?
+        (named(&links, configured)?, Vec::new())
     };
     if devices.is_empty() {
         return Err(UnderlayError::None(node.to_vec()));
@@ -75,5 +76,17 @@ pub async fn find(
     let foreign = |index: u32| links.iter().any(|l| l.index == index && !own(l));
     let addresses =
         addresses.into_iter().filter(|(index, a)| foreign(*index) && !a.is_loopback()).map(|(_, a)| a);
-    Ok(Underlay { devices, addresses: addresses.collect() })
+    Ok(Underlay { devices, others, addresses: addresses.collect() })
+}
+
+/// The device of the default route that wins.
+async fn default_device(netlink: &Netlink) -> Result<Option<u32>, NetlinkError> {
+    let routes = netlink.routes().await?;
+    let defaults = routes.iter().filter(|r| r.spec.destination.family_bits() == 0 && r.spec.device != 0);
+    Ok(defaults.min_by_key(|r| r.priority).map(|r| r.spec.device))
+}
+
+fn named(links: &[Link], names: &[String]) -> Result<Vec<Link>, UnderlayError> {
+    let find = |name: &String| links.iter().find(|l| l.name == *name).cloned();
+    names.iter().map(|name| find(name).ok_or_else(|| UnderlayError::Missing(name.clone()))).collect()
 }

@@ -107,7 +107,7 @@ async fn agent(dir: &std::path::Path, records: &[Record]) -> Agent {
     let engine = Engine::start(Arc::clone(&intent), lanes, Box::new(|_| Ok(())), advance_epoch).unwrap();
     let dataplane = Arc::new(Dataplane::new(loaded, engine.clone()));
     let addresses = [NODE.parse().unwrap()];
-    let underlay = underlay::find(&netlink, &[], &addresses).await.unwrap();
+    let underlay = underlay::find(&netlink, &[], "tombolo-wg0", &addresses).await.unwrap();
     let nat = Nat::new(true, NatPorts::DEFAULT, NatTimeouts::DEFAULT);
     let facts = NodeFacts { addresses: &addresses, nat: &nat, connection_limit: 0, tunnel: None };
     dataplane.begin_handover().unwrap();

@@ -200,14 +200,40 @@ fn the_underlay_is_found_or_asked_for() {
     on_a_node(|| async {
         let netlink = Netlink::new().unwrap();
         let node = ["192.0.2.1".parse().unwrap()];
-        let found = underlay::find(&netlink, &[], &node).await.unwrap();
+        let found = underlay::find(&netlink, &[], "tombolo-wg0", &node).await.unwrap();
         assert_eq!(found.devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["eth0"]);
         assert_eq!((found.mtu(), found.addresses.contains(&node[0])), (1500, true));
-        let error = underlay::find(&netlink, &["eth7".into()], &node).await.unwrap_err();
+        let error = underlay::find(&netlink, &["eth7".into()], "tombolo-wg0", &node).await.unwrap_err();
         assert!(error.to_string().contains("eth7"), "{error}");
         ip("route del default");
-        let error = underlay::find(&netlink, &[], &["198.51.100.9".parse().unwrap()]).await.unwrap_err();
+        let error = underlay::find(&netlink, &[], "tombolo-wg0", &["198.51.100.9".parse().unwrap()])
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("devices"), "{error}");
+    });
+}
+
+#[test]
+#[ignore = "needs root; 20 s"]
+fn all_devices_that_routes_lead_to_are_judged() {
+    on_a_node(|| async {
+        let netlink = Netlink::new().unwrap();
+        let node = ["192.0.2.1".parse().unwrap()];
+        let others = async || {
+            let found = underlay::find(&netlink, &[], "mesh0", &node).await.unwrap();
+            assert_eq!(found.mtu(), 1500, "what pods can send does not depend on them");
+            found.others.into_iter().map(|link| link.name).collect::<Vec<_>>()
+        };
+        for name in ["storage0", "mesh0", "idle0"] {
+            ip(&format!("link add {name} type veth peer name {name}p"));
+            ip(&format!("link set {name} mtu 1400 up"));
+        }
+        assert!(others().await.is_empty());
+        ip("route add 198.51.100.0/24 dev storage0 table 77");
+        ip("route add 198.18.0.0/24 dev mesh0");
+        assert_eq!(others().await, ["storage0"]);
+        ip("link set storage0 down");
+        assert!(others().await.is_empty());
     });
 }
 

@@ -60,7 +60,7 @@ pub struct Layer {
     /// The cgroup whose sockets are balanced.
     #[arg(long, global = true, env = "TOMBOLO_CGROUP_ROOT")]
     pub cgroup_root: Option<PathBuf>,
-    /// Underlay devices; without any, those of the node's addresses and of the default route.
+    /// Devices that pods' packets may leave by; without any, all that routes lead to.
     #[arg(long, global = true, env = "TOMBOLO_DEVICES", value_delimiter = ',')]
     pub devices: Option<Vec<String>>,
     /// Where the tunnel is configured.

@@ -1,6 +1,9 @@
 //! Routes of the main table.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures::TryStreamExt;
 use rtnetlink::{
@@ -76,6 +79,39 @@ impl Netlink {
             routes.extend(all.iter().filter_map(route));
         }
         Ok(routes)
+    }
+
+    /// The devices that routes to other hosts lead to, in all tables, without those that only neighbours are reached by.
+    pub async fn routed_devices(&self) -> Result<BTreeSet<u32>, NetlinkError> {
+        let _listing = self.listing.lock().await;
+        let mut devices = BTreeSet::new();
+        for query in
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+        {
+            let all: Result<Vec<_>, _> = self.handle.route().get(query).execute().try_collect().await;
+            let all = all.map_err(|e| NetlinkError::new("cannot list the routes", &e))?;
+            all.iter()
+                .filter(|message| leads_out(message))
+                .for_each(|message| add_devices(message, &mut devices));
+        }
+        Ok(devices)
+    }
+}
+
+fn leads_out(message: &RouteMessage) -> bool {
+    let link_local = message.attributes.iter().any(|attribute| {
+        matches!(attribute, RouteAttribute::Destination(RouteAddress::Inet6(v6)) if v6.is_unicast_link_local())
+    });
+    message.header.kind == RouteType::Unicast && !link_local
+}
+
+fn add_devices(message: &RouteMessage, devices: &mut BTreeSet<u32>) {
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => _ = devices.insert(*index),
+            RouteAttribute::MultiPath(hops) => devices.extend(hops.iter().map(|hop| hop.interface_index)),
+            _ => {}
+        }
     }
 }
 

@@ -16,7 +16,10 @@ use tombolo_e2e::{
     machine::{self, Background, machines, outside, processes, testpod},
     url,
 };
-use tombolo_playground::address::{ClusterAddresses, Family};
+use tombolo_playground::{
+    address::{ClusterAddresses, Family},
+    device::Device,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -71,6 +74,57 @@ async fn the_outside_sees_the_address_of_the_node() {
             let (out, own) = (out.unwrap(), plan.node(i));
             assert_eq!(out.matches(&format!("remote={own} ")).count(), 3, "not from {own}: {out}");
         }
+    }
+}
+
+/// A device that a node has until this is dropped.
+struct Further<'c> {
+    machines: &'c tombolo_playground::Cluster,
+    node: &'c str,
+    device: Device,
+}
+
+impl<'c> Further<'c> {
+    fn new(machines: &'c tombolo_playground::Cluster, node: &'c str, device: Device) -> anyhow::Result<Self> {
+        machines.add_device(node, device)?;
+        Ok(Self { machines, node, device })
+    }
+}
+
+impl Drop for Further<'_> {
+    fn drop(&mut self) {
+        let _ = self.machines.remove_device(self.node, self.device);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs 2 clusters; 30 s"]
+async fn what_leaves_by_a_device_without_ethernet_is_masqueraded_too() {
+    let cluster = Cluster::attach("east").await.unwrap();
+    let node = cluster.nodes().await.unwrap().remove(0);
+    let scope = cluster.scope("tun").await.unwrap();
+    for name in ["client", "closed"] {
+        scope.pod(name, Some(&node), &["pause"]).await.unwrap();
+    }
+    let closed = json!({"matchLabels": {"app": "closed"}});
+    let spec = json!({"podSelector": closed, "policyTypes": ["Egress"]});
+    scope.network_policy("nowhere", spec).await.unwrap();
+    let machines = machines("east").unwrap();
+    let program = testpod(&machines, "client").unwrap();
+    let host = outside("outside-2").unwrap();
+    let _server =
+        Background::start(&host, &[&program, "http", "--port", "18081", "--name", "outside"]).unwrap();
+    let _tun = Further::new(&machines, &node, Device::Tun).unwrap();
+    let guard = scope.guard("closed").await.unwrap();
+    for plan in machines.plans() {
+        // Nothing else asks this address, whose way leads through the device from now on.
+        let target = host.addresses(plan.family())[2];
+        machine::run(&machines, &node, &["ip", "route", "add", &target.to_string(), "dev", "tun0"]).unwrap();
+        let get = ["get", &url(target, 18081), "-n", "3"];
+        let out = eventually(LIMIT, || async { scope.exec("client", &get).await.and_then(Output::ok) }).await;
+        let (out, own) = (out.unwrap(), plan.node(0));
+        assert_eq!(out.matches(&format!("remote={own} ")).count(), 3, "not from {own}: {out}");
+        scope.denied("closed", &[url(target, 18081)], &guard).await.unwrap();
     }
 }
 
