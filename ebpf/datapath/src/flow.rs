@@ -4,7 +4,7 @@ use tombolo_abi::{
     Address, Config, DropReason, FlowFlags, FlowKey, FlowValue, PodConnections, PodKey, Scope,
 };
 
-use crate::{Headers, Tables, Tuple};
+use crate::{Headers, Tables, Tuple, translation::Translation};
 
 /// What the table says about a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +16,7 @@ pub enum Seen {
     Original,
     /// It goes the other way.
     Reply,
-    /// A reply whose sender must become `headers.frontend`, and whose receiver's port `headers.client_port` if that is not 0.
+    /// A reply of which the translation is to be undone.
     TranslatedReply,
     /// A translated reply from a pod to itself.
     HairpinReply,
@@ -82,13 +82,21 @@ pub struct Local {
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
 
-/// Looks up the connection of a packet and notes the packet in it. For a translated reply, `headers.frontend` and
-/// `headers.client_port` are set. The connection of a pod that had one of the addresses before is none.
+/// Looks up the connection of a packet, which has been translated as `translation` says, and notes the packet in it. For a
+/// translated reply, `translation` says thereafter what is to be undone. The connection of a pod that had one of the
+/// addresses before is none.
 #[inline(never)]
-pub fn observe<T: Tables>(tables: &T, headers: &mut Headers, local: &Local) -> Observed {
+pub fn observe<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    translation: &mut Translation,
+    local: &Local,
+) -> Observed {
     let (key, from_source) = connection_key(&headers.tuple);
     let now = tables.now();
-    tables.flow(&key, |flow| note(flow, headers, local, from_source, now)).unwrap_or(Observed::NEW)
+    tables
+        .flow(&key, |flow| note(flow, headers, translation, local, from_source, now))
+        .unwrap_or(Observed::NEW)
 }
 
 /// Whether there is an entry for the connection, and still counts.
@@ -122,6 +130,7 @@ pub fn set_judged<T: Tables>(tables: &T, headers: &Headers, local: &Local) {
 pub fn open<T: Tables>(
     tables: &T,
     headers: &Headers,
+    translation: &Translation,
     local: &Local,
     hairpin: bool,
 ) -> Result<(), DropReason> {
@@ -134,10 +143,10 @@ pub fn open<T: Tables>(
     if hairpin {
         flags = flags.with(FlowFlags::HAIRPIN);
     }
-    let mut flow = if headers.translated {
+    let mut flow = if translation.exists {
         FlowValue::new(tables.now(), flags.with(FlowFlags::TRANSLATED))
-            .translated(headers.backend, headers.frontend, headers.frontend_port)
-            .with_client_port(headers.client_port)
+            .translated(translation.backend, translation.frontend, translation.frontend_port)
+            .with_client_port(translation.client_port)
     } else {
         FlowValue::new(tables.now(), flags)
     };
@@ -223,7 +232,14 @@ fn is_before(a: &Address, a_port: u16, b: &Address, b_port: u16) -> bool {
 }
 
 #[inline(always)]
-fn note(flow: &mut FlowValue, headers: &mut Headers, local: &Local, from_source: bool, now: u64) -> Observed {
+fn note(
+    flow: &mut FlowValue,
+    headers: &Headers,
+    translation: &mut Translation,
+    local: &Local,
+    from_source: bool,
+    now: u64,
+) -> Observed {
     let flags = flow.flags();
     if !is_alive(flow, headers.tuple.protocol, now) || (headers.opens() && flags.is_closed()) {
         return Observed::NEW;
@@ -238,7 +254,7 @@ fn note(flow: &mut FlowValue, headers: &mut Headers, local: &Local, from_source:
     }
     let asked = was_asked(sender, local.sender) && was_asked(receiver, local.receiver);
     let judged = asked && flow.epoch() == local.epoch && local.epoch != 0;
-    let seen = progress(flow, headers, from_source, now);
+    let seen = progress(flow, headers, translation, from_source, now);
     Observed::new(seen, judged && !matches!(seen, Seen::New | Seen::Conflict))
 }
 
@@ -255,11 +271,17 @@ pub const fn is_another(noted: u32, endpoint: u32) -> bool {
 }
 
 #[inline(always)]
-fn progress(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now: u64) -> Seen {
+fn progress(
+    flow: &mut FlowValue,
+    headers: &Headers,
+    translation: &mut Translation,
+    from_source: bool,
+    now: u64,
+) -> Seen {
     let flags = flow.flags();
     let translated = flags.contains(FlowFlags::TRANSLATED);
     if flags.contains(FlowFlags::FROM_SOURCE) == from_source {
-        if translated != headers.translated || (translated && !is_translated_alike(flow, headers)) {
+        if translated != translation.exists || (translated && !is_translated_alike(flow, translation)) {
             return Seen::Conflict;
         }
         if !headers.is_error() {
@@ -267,7 +289,7 @@ fn progress(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now:
         }
         return Seen::Original;
     }
-    if headers.translated {
+    if translation.exists {
         // Who sends to a frontend answers nobody.
         return Seen::Conflict;
     }
@@ -277,18 +299,17 @@ fn progress(flow: &mut FlowValue, headers: &mut Headers, from_source: bool, now:
     if !translated {
         return Seen::Reply;
     }
-    headers.frontend = flow.address();
-    headers.frontend_port = flow.port();
-    headers.client_port = flow.client_port();
+    translation.begin(&flow.address(), flow.port());
+    translation.client_port = flow.client_port();
     if flags.contains(FlowFlags::HAIRPIN) { Seen::HairpinReply } else { Seen::TranslatedReply }
 }
 
 /// Whether a translated connection is the one of a packet that was translated on its way there.
 #[inline(always)]
-pub fn is_translated_alike(flow: &FlowValue, headers: &Headers) -> bool {
-    flow.port() == headers.frontend_port
-        && flow.client_port() == headers.client_port
-        && flow.address() == headers.frontend
+fn is_translated_alike(flow: &FlowValue, translation: &Translation) -> bool {
+    flow.port() == translation.frontend_port
+        && flow.client_port() == translation.client_port
+        && flow.address() == translation.frontend
 }
 
 #[inline(always)]

@@ -5,7 +5,8 @@
 //! of [`Tables`]. Nothing here looks at a payload or depends on a packet's length, so segmented packets pass; only [`refuse`] quotes.
 //!
 //! Functions that the verifier would otherwise see once per caller are `inline(never)`: they become BPF
-//! subprograms, so they take at most five arguments and return one small scalar.
+//! subprograms, so they take at most five arguments, without that of [`Tables`], which is nothing in BPF, and return one small
+//! scalar. What else they find out goes into a value of its own that the caller hands them, as a [`Translation`].
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ mod packet;
 mod parse;
 mod policy;
 mod refuse;
+mod report;
 mod rewrite;
 mod sctp;
 mod service;
@@ -26,13 +28,16 @@ mod source_port;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod translation;
 
 pub use flow::key_between;
 pub use packet::{Link, Packet};
 pub use parse::{Fragment, Headers, Transport, Tuple, classify};
 pub use refuse::refuse;
+pub use report::Report;
 pub use tables::Tables;
 use tombolo_abi::EndpointValue;
+pub use translation::Translation;
 
 /// What is done with a packet that is not dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

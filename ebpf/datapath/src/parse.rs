@@ -4,7 +4,7 @@
 mod icmp;
 mod ip;
 
-use tombolo_abi::{Address, Direction, DropReason, FragmentKey, FragmentValue, protocol};
+use tombolo_abi::{Address, DropReason, FragmentKey, FragmentValue, protocol};
 
 use crate::{Link, Packet, Tables};
 
@@ -61,12 +61,6 @@ pub struct Headers {
     pub tuple: Tuple,
     /// Who sent it: for an ICMP error maybe a router, else the source of the tuple.
     pub sender: Address,
-    /// The other end of a translation, once found: the frontend.
-    pub frontend: Address,
-    /// Its port.
-    pub frontend_port: u16,
-    /// The client's own port, where its end of the connection was given another one; else 0.
-    pub client_port: u16,
     /// Offset of the IP header.
     pub l3: u16,
     /// Offset of the transport header; meaningless in a later fragment.
@@ -77,12 +71,6 @@ pub struct Headers {
     pub inner_l4: u16,
     /// Identification of a fragment.
     pub fragment_id: u32,
-    /// Identity of the sender, once known.
-    pub source_identity: u32,
-    /// Identity of the receiver, once known.
-    pub destination_identity: u32,
-    /// Backend chosen, once known.
-    pub backend: u32,
     /// IANA protocol number in the packet's own IP header.
     pub protocol: u8,
     /// TCP flags (RFC 9293, section 3.1); 0 for other protocols.
@@ -96,10 +84,6 @@ pub struct Headers {
     /// Version of IP, 4 or 6. Not a flag: the verifier does not know that a byte of memory is 0 or 1, which the
     /// compiler builds on.
     pub version: u8,
-    /// Whether its destination was changed from `frontend`.
-    pub translated: bool,
-    /// Whose rules are being asked, for the event of a drop.
-    pub direction: Option<Direction>,
 }
 
 impl Headers {

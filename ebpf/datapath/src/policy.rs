@@ -21,8 +21,7 @@ pub struct Question {
 /// # Errors
 /// [`DropReason::PolicyDenied`].
 #[inline(never)]
-pub fn check<T: Tables>(tables: &T, headers: &mut Headers, question: &Question) -> Result<(), DropReason> {
-    headers.direction = Some(question.direction);
+pub fn check<T: Tables>(tables: &T, headers: &Headers, question: &Question) -> Result<(), DropReason> {
     let (number, port) = match headers.tuple.protocol {
         // An error that follows no connection is judged as what it is.
         _ if headers.is_error() && question.seen == Seen::New => (headers.protocol, 0),

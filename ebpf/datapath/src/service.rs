@@ -9,6 +9,7 @@ use crate::{
     Headers, Packet, Tables, Transport, Tuple, flow,
     rewrite::{End, set_end},
     source_port,
+    translation::Translation,
 };
 
 /// A random backend of a service with `count` of them.
@@ -21,7 +22,8 @@ pub fn pick<T: Tables>(tables: &T, service: u32, count: u32) -> Option<(u32, &Ba
     Some((slot.backend(), tables.backend(&BackendKey::new(slot.backend()))?))
 }
 
-/// Changes the destination of a packet to a frontend into a backend; other packets stay as they are.
+/// Changes the destination of a packet to a frontend into a backend, and says so in `translation`; other packets stay as they
+/// are.
 ///
 /// # Errors
 /// No backend, or no room for the connection.
@@ -30,26 +32,25 @@ pub fn translate<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
+    translation: &mut Translation,
 ) -> Result<(), DropReason> {
     if headers.transport != Transport::Ports && headers.inner_transport != Transport::Ports {
         return Ok(());
     }
     let Some(service) = find(tables, &headers.tuple) else { return Ok(()) };
-    headers.frontend = headers.tuple.destination;
-    headers.frontend_port = headers.tuple.destination_port;
-    headers.translated = true;
+    translation.begin(&headers.tuple.destination, headers.tuple.destination_port);
     let mut to = Backend::default();
-    if !remembered(tables, headers, &mut to) {
+    if !remembered(tables, headers, translation, &mut to) {
         if headers.is_error() {
             return Ok(());
         }
-        choose(tables, headers, service, &mut to)?;
+        choose(tables, translation, service, &mut to)?;
         let client = headers.tuple.source;
-        remember(tables, headers, &client, &to)?;
+        remember(tables, headers, translation, &client, &to)?;
     }
     set_end(packet, headers, End::Destination, &to.address, to.port)?;
     if to.client_port != 0 {
-        source_port::set(packet, headers, to.client_port)?;
+        source_port::set(packet, headers, translation, to.client_port)?;
     }
     tables.count(Metric::ServiceTranslated, packet.len());
     Ok(())
@@ -80,12 +81,17 @@ pub fn sticky_key(t: &Tuple) -> FlowKey {
 
 /// The backend that the connection got before, unless it is gone and the connection can do with another.
 #[inline(never)]
-fn remembered<T: Tables>(tables: &T, headers: &mut Headers, to: &mut Backend) -> bool {
+fn remembered<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    translation: &mut Translation,
+    to: &mut Backend,
+) -> bool {
     let now = tables.now();
     let found = tables.flow(&sticky_key(&headers.tuple), |sticky| {
         // A service entry sees one direction only; the connection's own entry knows when it ends.
         sticky.touch(now, FlowFlags::NONE);
-        headers.backend = sticky.backend();
+        translation.backend = sticky.backend();
         *to = Backend { address: sticky.address(), port: sticky.port(), client_port: sticky.client_port() };
     });
     if found.is_none() {
@@ -94,11 +100,11 @@ fn remembered<T: Tables>(tables: &T, headers: &mut Headers, to: &mut Backend) ->
     let can_move = headers.opens() || headers.tuple.protocol == protocol::UDP;
     !can_move
         || tables
-            .backend(&BackendKey::new(headers.backend))
+            .backend(&BackendKey::new(translation.backend))
             .is_some_and(|backend| backend.address() == to.address && backend.port() == to.port)
 }
 
-/// Notes what becomes of the connection of the packet that `client` has sent to `headers.frontend`.
+/// Notes what becomes of the connection of the packet that `client` has sent to the frontend of `translation`.
 ///
 /// # Errors
 /// [`DropReason::FlowTableFull`].
@@ -106,14 +112,15 @@ fn remembered<T: Tables>(tables: &T, headers: &mut Headers, to: &mut Backend) ->
 pub fn remember<T: Tables>(
     tables: &T,
     headers: &Headers,
+    translation: &Translation,
     client: &Address,
     to: &Backend,
 ) -> Result<(), DropReason> {
-    let (frontend, port) = (headers.frontend, headers.frontend_port);
-    let own_port = source_port::own_port(headers);
+    let (frontend, port) = (translation.frontend, translation.frontend_port);
+    let own_port = source_port::own_port(headers, translation);
     let key = FlowKey::new(Scope::Service, *client, own_port, frontend, port, headers.tuple.protocol);
     let sticky = FlowValue::new(tables.now(), FlowFlags::NONE)
-        .translated(headers.backend, to.address, to.port)
+        .translated(translation.backend, to.address, to.port)
         .with_client_port(to.client_port);
     flow::store(tables, &key, &sticky)
 }
@@ -121,12 +128,12 @@ pub fn remember<T: Tables>(
 #[inline(never)]
 fn choose<T: Tables>(
     tables: &T,
-    headers: &mut Headers,
+    translation: &mut Translation,
     service: &ServiceValue,
     to: &mut Backend,
 ) -> Result<(), DropReason> {
     let (id, backend) = pick(tables, service.id(), service.count()).ok_or(DropReason::NoBackend)?;
-    headers.backend = id;
+    translation.backend = id;
     *to = Backend { address: backend.address(), port: backend.port(), client_port: 0 };
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::{
     rewrite::{End, set_end},
     service::{self, Backend},
     tables::same,
+    translation::Translation,
 };
 
 /// The first port that may be given: the lower ones are for those who may bind them (RFC 6335, section 6).
@@ -18,13 +19,13 @@ const FIRST: u16 = 1024;
 /// Whether a packet that was seen so may need another port at its client's end. When the connection that is in the way is
 /// forgotten, those that made way for it still go on; new ones of TCP have nothing to go on with.
 #[inline(always)]
-pub fn may_be_needed(headers: &Headers, seen: Seen) -> bool {
-    seen == Seen::Conflict || (seen == Seen::New && !headers.translated && !headers.opens())
+pub fn may_be_needed(headers: &Headers, translation: &Translation, seen: Seen) -> bool {
+    seen == Seen::Conflict || (seen == Seen::New && !translation.exists && !headers.opens())
 }
 
 /// Gives the client's end of the packet another port where it needs one: the one that the connection was given before, or a
-/// new one if the packet was seen as a conflict. `client` is the address of the pod that sends it. The packet is to be
-/// looked up once more.
+/// new one if the packet was seen as a conflict; `translation` says so then. `client` is the address of the pod that sends it.
+/// The packet is to be looked up once more.
 ///
 /// # Errors
 /// The table is full, or the packet cannot be changed.
@@ -33,54 +34,55 @@ pub fn make_way<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
+    translation: &mut Translation,
     client: &Address,
     seen: Seen,
 ) -> Result<(), DropReason> {
-    let mut port = if headers.translated { 0 } else { known(tables, headers) };
+    let mut port = if translation.exists { 0 } else { known(tables, headers) };
     if port == 0 && seen == Seen::Conflict {
-        port = find(tables, headers);
+        port = find(tables, headers, translation);
         if port != 0 {
-            note(tables, headers, client, port)?;
+            note(tables, headers, translation, client, port)?;
         }
     }
     if port == 0 {
         return Ok(());
     }
-    become_translated(headers);
-    set(packet, headers, port)
+    become_translated(headers, translation);
+    set(packet, headers, translation, port)
 }
 
 /// Gives the client's end of the packet another port.
 #[inline(always)]
-pub fn set<P: Packet>(packet: &mut P, headers: &mut Headers, port: u16) -> Result<(), DropReason> {
-    headers.client_port = own_port(headers);
+pub fn set<P: Packet>(
+    packet: &mut P,
+    headers: &mut Headers,
+    translation: &mut Translation,
+    port: u16,
+) -> Result<(), DropReason> {
+    translation.client_port = own_port(headers, translation);
     let address = headers.tuple.source;
     set_end(packet, headers, End::Source, &address, port)
 }
 
 /// Gives a reply the port that its receiver has for itself.
 #[inline(always)]
-pub fn restore<P: Packet>(packet: &mut P, headers: &mut Headers) -> Result<(), DropReason> {
-    if headers.client_port == 0 {
+pub fn restore<P: Packet>(
+    packet: &mut P,
+    headers: &mut Headers,
+    translation: &Translation,
+) -> Result<(), DropReason> {
+    if translation.client_port == 0 {
         return Ok(());
     }
-    let (address, port) = (headers.tuple.destination, headers.client_port);
+    let (address, port) = (headers.tuple.destination, translation.client_port);
     set_end(packet, headers, End::Destination, &address, port)
 }
 
 /// The port that the client has for itself.
 #[inline(always)]
-pub const fn own_port(headers: &Headers) -> u16 {
-    if headers.client_port == 0 { headers.tuple.source_port } else { headers.client_port }
-}
-
-#[inline(always)]
-const fn become_translated(headers: &mut Headers) {
-    if !headers.translated {
-        headers.translated = true;
-        headers.frontend = headers.tuple.destination;
-        headers.frontend_port = headers.tuple.destination_port;
-    }
+pub const fn own_port(headers: &Headers, translation: &Translation) -> u16 {
+    if translation.client_port == 0 { headers.tuple.source_port } else { translation.client_port }
 }
 
 /// The port that a direct connection was given, 0 for none or for one that somebody else has by now.
@@ -108,8 +110,8 @@ fn known<T: Tables>(tables: &T, headers: &Headers) -> u16 {
 /// all that comes after. A client that has a hundredth of all ports towards one backend asks once more once in a hundred
 /// times. Nobody can give port 0 back, and an error about an unknown packet is about nothing.
 #[inline(never)]
-fn find<T: Tables>(tables: &T, headers: &Headers) -> u16 {
-    if !has_ports(headers) || headers.is_error() || own_port(headers) == 0 {
+fn find<T: Tables>(tables: &T, headers: &Headers, translation: &Translation) -> u16 {
+    if !has_ports(headers) || headers.is_error() || own_port(headers, translation) == 0 {
         return 0;
     }
     let mut tuple = headers.tuple;
@@ -119,11 +121,25 @@ fn find<T: Tables>(tables: &T, headers: &Headers) -> u16 {
 
 /// Notes the port for the packets that follow.
 #[inline(always)]
-fn note<T: Tables>(tables: &T, headers: &mut Headers, client: &Address, port: u16) -> Result<(), DropReason> {
-    become_translated(headers);
+fn note<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    translation: &mut Translation,
+    client: &Address,
+    port: u16,
+) -> Result<(), DropReason> {
+    become_translated(headers, translation);
     let t = &headers.tuple;
     let to = Backend { address: t.destination, port: t.destination_port, client_port: port };
-    service::remember(tables, headers, client, &to)
+    service::remember(tables, headers, translation, client, &to)
+}
+
+/// The receiver of a direct connection is the frontend from now on.
+#[inline(always)]
+const fn become_translated(headers: &Headers, translation: &mut Translation) {
+    if !translation.exists {
+        translation.begin(&headers.tuple.destination, headers.tuple.destination_port);
+    }
 }
 
 #[inline(always)]

@@ -10,7 +10,9 @@ use aya_ebpf::{
 use tombolo_abi::{
     DeviceProgram, Direction, DropEvent, DropEventFacts, DropReason, EndpointValue, Hook, Metric,
 };
-use tombolo_datapath::{Headers, Link, Packet, Tables, Verdict, classify, handover, refuse};
+use tombolo_datapath::{
+    Headers, Link, Packet, Report, Tables, Translation, Verdict, classify, handover, refuse,
+};
 
 use crate::{
     Maps,
@@ -27,6 +29,8 @@ const DROP: i32 = 2;
 #[repr(C)]
 struct Scratch {
     headers: Headers,
+    report: Report,
+    translation: Translation,
     fib: Fib,
 }
 
@@ -58,12 +62,20 @@ pub fn run(
     skb: *mut __sk_buff,
     program: DeviceProgram,
     unreadable: Unreadable,
-    decide: impl FnOnce(&mut SkBuff<'_>, &'static Maps, &mut Headers, u32) -> Result<Verdict<'static>, DropReason>,
+    decide: impl FnOnce(
+        &mut SkBuff<'_>,
+        &'static Maps,
+        &mut Headers,
+        &mut Report,
+        &mut Translation,
+        u32,
+    ) -> Result<Verdict<'static>, DropReason>,
 ) -> i32 {
     let link = if program.is_raw() { Link::Raw } else { Link::Ethernet };
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return DROP };
     // SAFETY: the entry of this CPU; programs of one object do not nest.
-    let Scratch { headers, fib } = unsafe { &mut *scratch };
+    let Scratch { headers, report, translation, fib } = unsafe { &mut *scratch };
+    *report = Report::default();
     let mut packet = SkBuff::new(skb, link, fib);
     let decided = match classify(&packet, &Maps, link, headers) {
         Ok(true) => {
@@ -71,7 +83,7 @@ pub fn run(
                 run_previous(skb, program);
             }
             let ifindex = packet.ifindex();
-            decide(&mut packet, &Maps, headers, ifindex)
+            decide(&mut packet, &Maps, headers, report, translation, ifindex)
         }
         Ok(false) => Ok(Verdict::Pass),
         Err(_) if unreadable == Unreadable::Pass => Ok(Verdict::Pass),
@@ -84,7 +96,7 @@ pub fn run(
             if denied && handover::is_denied_before(&Maps, headers) {
                 run_previous(skb, program);
             }
-            let action = drop(&packet, program.hook(), headers, reason);
+            let action = drop(&packet, program.hook(), headers, report, reason);
             // The other hooks never find that, and the verifier need not look for it.
             if program == DeviceProgram::PodEgress && reason == DropReason::NoBackend {
                 return answer(&mut packet, headers);
@@ -178,8 +190,8 @@ fn enter(packet: &mut SkBuff<'_>, link: Link, v6: bool, pod: &EndpointValue) -> 
 }
 
 #[inline(never)]
-fn drop(packet: &SkBuff<'_>, hook: Hook, headers: &Headers, reason: DropReason) -> i32 {
-    let direction = headers.direction.unwrap_or(match hook {
+fn drop(packet: &SkBuff<'_>, hook: Hook, headers: &Headers, report: &Report, reason: DropReason) -> i32 {
+    let direction = report.direction.unwrap_or(match hook {
         Hook::PodEgress | Hook::NetEgress => Direction::Egress,
         Hook::PodIngress | Hook::NetIngress | Hook::MeshIngress => Direction::Ingress,
     });
@@ -193,8 +205,8 @@ fn drop(packet: &SkBuff<'_>, hook: Hook, headers: &Headers, reason: DropReason) 
         hook,
         ifindex: packet.ifindex(),
         len,
-        source_identity: headers.source_identity,
-        destination_identity: headers.destination_identity,
+        source_identity: report.source_identity,
+        destination_identity: report.destination_identity,
         source: headers.tuple.source,
         destination: headers.tuple.destination,
         source_port: headers.tuple.source_port,

@@ -3,7 +3,7 @@
 use tombolo_abi::{AddressFlags, AddressKey, Direction, DropReason, Metric};
 
 use super::to_pod;
-use crate::{Headers, Packet, Tables, Verdict, tables::owner};
+use crate::{Headers, Packet, Report, Tables, Verdict, tables::owner};
 
 /// Judges and directs a packet from the tunnel, which has authenticated the node it comes from and that the sender's
 /// address belongs there.
@@ -15,21 +15,22 @@ pub fn mesh_ingress<'t, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &'t T,
     headers: &mut Headers,
+    report: &mut Report,
 ) -> Result<Verdict<'t>, DropReason> {
-    headers.direction = Some(Direction::Ingress);
+    *report = Report::new(Direction::Ingress);
     let epoch = tables.policy_epoch();
     let from = owner(tables, &headers.sender);
-    headers.source_identity = from.identity();
+    report.source_identity = from.identity();
     if !from.flags().contains(AddressFlags::TUNNEL) {
         return Err(DropReason::SourceSpoofed);
     }
     tables.count(Metric::FromTunnel, packet.len());
     if let Some(pod) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
-        to_pod::admit(packet, tables, headers, pod, false, epoch)?;
+        to_pod::admit(packet, tables, headers, report, pod, from.identity(), false, epoch)?;
         return to_pod::deliver(packet, headers, pod);
     }
     let to = owner(tables, &headers.tuple.destination);
-    headers.destination_identity = to.identity();
+    report.destination_identity = to.identity();
     // A node is no way from one cluster to another, nor to the outside.
     if to.flags().contains(AddressFlags::HOST) { Ok(Verdict::Pass) } else { Err(DropReason::NoRoute) }
 }

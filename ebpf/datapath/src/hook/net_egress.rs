@@ -3,10 +3,11 @@
 use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason, identity};
 
 use crate::{
-    Headers, Packet, Tables, Verdict,
+    Headers, Packet, Report, Tables, Verdict,
     flow::{self, Local},
     snat,
     tables::{owner, same},
+    translation::Translation,
 };
 
 /// Masquerades what pods send to the outside, and keeps what belongs into the tunnel from leaving in clear.
@@ -18,10 +19,11 @@ pub fn net_egress<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
+    report: &mut Report,
 ) -> Result<Verdict<'static>, DropReason> {
-    headers.direction = Some(Direction::Egress);
+    *report = Report::new(Direction::Egress);
     let to = owner(tables, &headers.tuple.destination);
-    headers.destination_identity = to.identity();
+    report.destination_identity = to.identity();
     let pod = tables.endpoint(AddressKey::of(&headers.sender));
     if to.flags().contains(AddressFlags::TUNNEL) {
         // The node talks to other nodes itself, by protocols that encrypt.
@@ -29,7 +31,7 @@ pub fn net_egress<P: Packet, T: Tables>(
         return if between_nodes { Ok(Verdict::Pass) } else { Err(DropReason::Unencrypted) };
     }
     let Some(pod) = pod else { return Ok(Verdict::Pass) };
-    headers.source_identity = pod.identity();
+    report.source_identity = pod.identity();
     if to.flags().intersects(AddressFlags::NO_MASQUERADE.with(AddressFlags::HOST)) {
         return Ok(Verdict::Pass);
     }
@@ -39,7 +41,7 @@ pub fn net_egress<P: Packet, T: Tables>(
     }
     // Who reached a pod by its own address is answered from that address.
     let local = Local { sender: pod.endpoint(), receiver: 0, epoch: 0 };
-    if flow::observe(tables, headers, &local).seen().is_reply() {
+    if flow::observe(tables, headers, &mut Translation::none(), &local).seen().is_reply() {
         return Ok(Verdict::Pass);
     }
     snat::masquerade(packet, tables, config, headers, pod.endpoint())?;

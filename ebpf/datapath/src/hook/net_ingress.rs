@@ -4,7 +4,7 @@ use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason};
 
 use super::to_pod;
 use crate::{
-    Headers, Packet, Tables, Verdict,
+    Headers, Packet, Report, Tables, Verdict,
     flow::is_another,
     snat::{self, Behind},
     tables::{owner, same},
@@ -19,8 +19,9 @@ pub fn net_ingress<'t, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &'t T,
     headers: &mut Headers,
+    report: &mut Report,
 ) -> Result<Verdict<'t>, DropReason> {
-    headers.direction = Some(Direction::Ingress);
+    *report = Report::new(Direction::Ingress);
     let epoch = tables.policy_epoch();
     let Some(config) = tables.config() else { return Ok(Verdict::Pass) };
     let mut behind = Behind::default();
@@ -38,12 +39,12 @@ pub fn net_ingress<'t, P: Packet, T: Tables>(
         snat::unmasquerade(packet, tables, headers, &behind)?;
     }
     let from = owner(tables, &headers.sender);
-    headers.source_identity = from.identity();
+    report.source_identity = from.identity();
     // The node's own addresses and its pods never come from outside, other clusters only through the tunnel.
     let elsewhere = from.flags().intersects(AddressFlags::HOST.with(AddressFlags::TUNNEL));
     if elsewhere || tables.endpoint(AddressKey::of(&headers.sender)).is_some() {
         return Err(DropReason::SourceSpoofed);
     }
-    to_pod::admit(packet, tables, headers, pod, answers_pod, epoch)?;
+    to_pod::admit(packet, tables, headers, report, pod, from.identity(), answers_pod, epoch)?;
     to_pod::deliver(packet, headers, pod)
 }

@@ -6,14 +6,16 @@ use tombolo_abi::{
 
 use super::to_pod;
 use crate::{
-    Headers, Packet, Tables, Verdict,
+    Headers, Packet, Report, Tables, Verdict,
     flow::{self, Local, Observed, Seen},
     rewrite::{End, set_end, take_hop},
     service, source_port,
     tables::owner,
+    translation::Translation,
 };
 
-/// Judges and directs a packet that came out of the host-side veth `ifindex`.
+/// Judges and directs a packet that came out of the host-side veth `ifindex`. `translation` is room for one: the stack has
+/// none.
 ///
 /// # Errors
 /// Why the packet is dropped.
@@ -22,9 +24,11 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &'t T,
     headers: &mut Headers,
+    report: &mut Report,
+    translation: &mut Translation,
     ifindex: u32,
 ) -> Result<Verdict<'t>, DropReason> {
-    headers.direction = Some(Direction::Egress);
+    *report = Report::new(Direction::Egress);
     let epoch = tables.policy_epoch();
     if is_neighbour_discovery(headers) {
         return Ok(Verdict::Pass);
@@ -33,16 +37,17 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
         Some(pod) if pod.ifindex() == ifindex && headers.sender == headers.tuple.source => pod,
         _ => return Err(DropReason::SourceSpoofed),
     };
-    headers.source_identity = pod.identity();
+    report.source_identity = pod.identity();
     let config = tables.config().ok_or(DropReason::NotConfigured)?;
     if !config.flags().contains(ConfigFlags::READY) {
         return Err(DropReason::NotConfigured);
     }
+    *translation = Translation::none();
     if config.flags().contains(ConfigFlags::SERVICES) {
-        service::translate(packet, tables, headers)?;
+        service::translate(packet, tables, headers, translation)?;
     }
     let own = headers.sender;
-    let hairpin = headers.translated && headers.tuple.destination == own;
+    let hairpin = translation.exists && headers.tuple.destination == own;
     if hairpin {
         let port = headers.tuple.source_port;
         set_end(packet, headers, End::Source, config.gateway(headers.is_v6()), port)?;
@@ -50,31 +55,33 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     let other = tables.endpoint(AddressKey::of(&headers.tuple.destination));
     let receiver = other.map_or(0, EndpointValue::endpoint);
     let local = Local { sender: pod.endpoint(), receiver, epoch };
-    let mut observed = flow::observe(tables, headers, &local);
-    if source_port::may_be_needed(headers, observed.seen()) {
-        source_port::make_way(packet, tables, headers, &own, observed.seen())?;
-        observed = flow::observe(tables, headers, &local);
+    let mut observed = flow::observe(tables, headers, translation, &local);
+    if source_port::may_be_needed(headers, translation, observed.seen()) {
+        source_port::make_way(packet, tables, headers, translation, &own, observed.seen())?;
+        observed = flow::observe(tables, headers, translation, &local);
     }
     let seen = observed.seen();
     match seen {
         Seen::Conflict => return Err(DropReason::TranslationConflict),
-        Seen::HairpinReply => return to_itself(packet, tables, headers, pod, &own),
+        Seen::HairpinReply => return to_itself(packet, tables, headers, report, translation, pod, &own),
         Seen::New | Seen::Original if hairpin => {
             if seen == Seen::New {
-                flow::open(tables, headers, &local, true)?;
+                flow::open(tables, headers, translation, &local, true)?;
             }
             return to_pod::deliver(packet, headers, pod);
         }
         Seen::New | Seen::Original | Seen::Reply | Seen::TranslatedReply => {}
     }
     if let Some(other) = other {
-        headers.destination_identity = other.identity();
-        leave(packet, tables, headers, pod, Some(other), observed, &local)?;
+        report.destination_identity = other.identity();
+        let way = Way { pod, receiver: Some(other), peer: other.identity(), observed, local: &local };
+        leave(packet, tables, headers, report, translation, &way)?;
         return to_pod::deliver(packet, headers, other);
     }
     let to = owner(tables, &headers.tuple.destination);
-    headers.destination_identity = to.identity();
-    leave(packet, tables, headers, pod, None, observed, &local)?;
+    report.destination_identity = to.identity();
+    let way = Way { pod, receiver: None, peer: to.identity(), observed, local: &local };
+    leave(packet, tables, headers, report, translation, &way)?;
     if to.flags().contains(AddressFlags::HOST) {
         return Ok(Verdict::Pass);
     }
@@ -87,27 +94,38 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     forward(packet, headers, Verdict::ToUnderlay)
 }
 
+/// Between whom a packet goes.
+struct Way<'a> {
+    /// The pod that sends it.
+    pod: &'a EndpointValue,
+    /// The pod here that it goes to, if it is one.
+    receiver: Option<&'a EndpointValue>,
+    /// The identity of who it goes to.
+    peer: u32,
+    observed: Observed,
+    local: &'a Local,
+}
+
 /// Asks the rules of the pod, and those of the receiver if that is a pod here; records what is new.
 #[inline(always)]
 fn leave<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
-    pod: &EndpointValue,
-    receiver: Option<&EndpointValue>,
-    observed: Observed,
-    local: &Local,
+    report: &mut Report,
+    translation: &Translation,
+    way: &Way<'_>,
 ) -> Result<(), DropReason> {
-    let seen = observed.seen();
-    if !observed.is_judged() {
-        judge(tables, headers, pod, receiver, seen)?;
+    let seen = way.observed.seen();
+    if !way.observed.is_judged() {
+        judge(tables, headers, report, way)?;
         match seen {
-            Seen::New => flow::open(tables, headers, local, false)?,
-            _ => flow::set_judged(tables, headers, local),
+            Seen::New => flow::open(tables, headers, translation, way.local, false)?,
+            _ => flow::set_judged(tables, headers, way.local),
         }
     }
     match seen {
-        Seen::TranslatedReply => to_pod::restore_frontend(packet, tables, headers),
+        Seen::TranslatedReply => to_pod::restore_frontend(packet, tables, headers, translation),
         _ => Ok(()),
     }
 }
@@ -115,22 +133,21 @@ fn leave<P: Packet, T: Tables>(
 #[inline(always)]
 fn judge<T: Tables>(
     tables: &T,
-    headers: &mut Headers,
-    pod: &EndpointValue,
-    receiver: Option<&EndpointValue>,
-    seen: Seen,
+    headers: &Headers,
+    report: &mut Report,
+    way: &Way<'_>,
 ) -> Result<(), DropReason> {
-    let (own, peer) = (headers.source_identity, headers.destination_identity);
+    let (own, seen) = (way.pod.identity(), way.observed.seen());
     if seen.is_reply() {
-        to_pod::rules(tables, headers, pod, Direction::Ingress, peer, seen)?;
-        return match receiver {
-            Some(opener) => to_pod::rules(tables, headers, opener, Direction::Egress, own, seen),
+        to_pod::rules(tables, headers, report, way.pod, Direction::Ingress, way.peer, seen)?;
+        return match way.receiver {
+            Some(opener) => to_pod::rules(tables, headers, report, opener, Direction::Egress, own, seen),
             None => Ok(()),
         };
     }
-    to_pod::rules(tables, headers, pod, Direction::Egress, peer, seen)?;
-    match receiver {
-        Some(receiver) => to_pod::rules(tables, headers, receiver, Direction::Ingress, own, seen),
+    to_pod::rules(tables, headers, report, way.pod, Direction::Egress, way.peer, seen)?;
+    match way.receiver {
+        Some(receiver) => to_pod::rules(tables, headers, report, receiver, Direction::Ingress, own, seen),
         None => Ok(()),
     }
 }
@@ -141,13 +158,15 @@ fn to_itself<'t, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &'t T,
     headers: &mut Headers,
+    report: &mut Report,
+    translation: &Translation,
     pod: &'t EndpointValue,
     own: &Address,
 ) -> Result<Verdict<'t>, DropReason> {
     let port = headers.tuple.destination_port;
     set_end(packet, headers, End::Destination, own, port)?;
-    to_pod::restore_frontend(packet, tables, headers)?;
-    headers.destination_identity = pod.identity();
+    to_pod::restore_frontend(packet, tables, headers, translation)?;
+    report.destination_identity = pod.identity();
     to_pod::deliver(packet, headers, pod)
 }
 

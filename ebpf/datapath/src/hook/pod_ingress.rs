@@ -3,7 +3,7 @@
 use tombolo_abi::{AddressKey, Direction, DropReason};
 
 use super::to_pod;
-use crate::{Headers, Packet, Tables, Verdict, tables::owner};
+use crate::{Headers, Packet, Report, Tables, Verdict, tables::owner};
 
 /// Judges a packet that is about to enter the pod behind the host-side veth `ifindex`.
 ///
@@ -14,9 +14,10 @@ pub fn pod_ingress<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
+    report: &mut Report,
     ifindex: u32,
 ) -> Result<Verdict<'static>, DropReason> {
-    headers.direction = Some(Direction::Ingress);
+    *report = Report::new(Direction::Ingress);
     let epoch = tables.policy_epoch();
     if headers.is_v6() && is_local_only(&headers.tuple.destination) {
         // Neighbour discovery between the two ends of the veth.
@@ -26,8 +27,9 @@ pub fn pod_ingress<P: Packet, T: Tables>(
         Some(pod) if pod.ifindex() == ifindex => pod,
         _ => return Err(DropReason::NoRoute),
     };
-    headers.source_identity = owner(tables, &headers.sender).identity();
-    to_pod::admit(packet, tables, headers, pod, false, epoch)?;
+    let sender = owner(tables, &headers.sender).identity();
+    report.source_identity = sender;
+    to_pod::admit(packet, tables, headers, report, pod, sender, false, epoch)?;
     Ok(Verdict::Pass)
 }
 

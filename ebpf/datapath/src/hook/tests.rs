@@ -15,7 +15,7 @@ use tombolo_abi::{
 
 use super::{mesh_ingress, net_egress, net_ingress, pod_egress, pod_ingress};
 use crate::{
-    Headers, Link, Verdict, classify,
+    Headers, Link, Report, Translation, Verdict, classify,
     testing::{Frame, Memory},
 };
 
@@ -77,17 +77,17 @@ fn headers(memory: &Memory, frame: &Frame) -> Headers {
 
 fn from_pod<'t>(memory: &'t Memory, frame: &mut Frame, ifindex: u32) -> Decided<'t> {
     let mut headers = headers(memory, frame);
-    pod_egress(frame, memory, &mut headers, ifindex)
+    pod_egress(frame, memory, &mut headers, &mut Report::default(), &mut Translation::none(), ifindex)
 }
 
 fn to_net<'t>(memory: &'t Memory, frame: &mut Frame) -> Decided<'t> {
     let mut headers = headers(memory, frame);
-    net_egress(frame, memory, &mut headers)
+    net_egress(frame, memory, &mut headers, &mut Report::default())
 }
 
 fn from_net<'t>(memory: &'t Memory, frame: &mut Frame) -> Decided<'t> {
     let mut headers = headers(memory, frame);
-    net_ingress(frame, memory, &mut headers)
+    net_ingress(frame, memory, &mut headers, &mut Report::default())
 }
 
 fn to_pod_number(decided: Decided<'_>) -> Option<u32> {
@@ -175,16 +175,16 @@ fn an_answer_whose_checksum_comes_to_zero_is_translated() {
 
 fn every_hook(memory: &Memory, frame: &Frame, link: Link) {
     for hook in 0..5 {
-        let (mut frame, mut headers) = (frame.clone(), Headers::default());
+        let (mut frame, mut headers, mut report) = (frame.clone(), Headers::default(), Report::default());
         if classify(&frame, memory, link, &mut headers) != Ok(true) {
             continue;
         }
         let _ = match hook {
-            0 => pod_egress(&mut frame, memory, &mut headers, 1),
-            1 => pod_ingress(&mut frame, memory, &mut headers, 1),
-            2 => net_ingress(&mut frame, memory, &mut headers),
-            3 => net_egress(&mut frame, memory, &mut headers),
-            _ => mesh_ingress(&mut frame, memory, &mut headers),
+            0 => pod_egress(&mut frame, memory, &mut headers, &mut report, &mut Translation::none(), 1),
+            1 => pod_ingress(&mut frame, memory, &mut headers, &mut report, 1),
+            2 => net_ingress(&mut frame, memory, &mut headers, &mut report),
+            3 => net_egress(&mut frame, memory, &mut headers, &mut report),
+            _ => mesh_ingress(&mut frame, memory, &mut headers, &mut report),
         };
     }
 }

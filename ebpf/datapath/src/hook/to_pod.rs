@@ -3,51 +3,55 @@
 use tombolo_abi::{Direction, DropReason, EndpointFlags, EndpointValue, Metric, identity};
 
 use crate::{
-    Headers, Packet, Tables, Verdict,
+    Headers, Packet, Report, Tables, Verdict,
     flow::{self, Local, Seen},
     policy::{self, Question},
     rewrite::{End, set_end, take_hop},
     source_port,
     tables::owner,
+    translation::Translation,
 };
 
-/// Lets a packet into `pod` or refuses it; `headers.source_identity` says who sent it. Replies to a translated
-/// connection come from its frontend again. What `answers_pod` was masqueraded on its way out, so the pod has asked for it,
+/// Lets a packet into `pod` or refuses it; `sender` is the identity of who sent it. Replies to a translated connection come
+/// from its frontend again. What `answers_pod` was masqueraded on its way out, so the pod has asked for it,
 /// however long ago. `epoch` is the policy epoch, as it was before anything was looked up.
 #[inline(always)]
 pub fn admit<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
+    report: &mut Report,
     pod: &EndpointValue,
+    sender: u32,
     answers_pod: bool,
     epoch: u32,
 ) -> Result<(), DropReason> {
-    headers.direction = Some(Direction::Ingress);
-    headers.destination_identity = pod.identity();
+    report.destination_identity = pod.identity();
+    let mut translation = Translation::none();
     let local = Local { sender: 0, receiver: pod.endpoint(), epoch };
-    let observed = flow::observe(tables, headers, &local);
+    let observed = flow::observe(tables, headers, &mut translation, &local);
     let seen = observed.seen();
     // An error comes from anybody on the way, its connection from the other end.
     let follows = headers.is_error() && (answers_pod || seen != Seen::New);
-    let peer =
-        if follows { owner(tables, &headers.tuple.source).identity() } else { headers.source_identity };
+    let peer = if follows { owner(tables, &headers.tuple.source).identity() } else { sender };
     if !observed.is_judged() {
         match seen {
-            Seen::New if answers_pod => rules(tables, headers, pod, Direction::Egress, peer, Seen::Reply)?,
-            _ if seen.is_reply() => rules(tables, headers, pod, Direction::Egress, peer, seen)?,
-            _ => rules(tables, headers, pod, Direction::Ingress, peer, seen)?,
+            Seen::New if answers_pod => {
+                rules(tables, headers, report, pod, Direction::Egress, peer, Seen::Reply)?
+            }
+            _ if seen.is_reply() => rules(tables, headers, report, pod, Direction::Egress, peer, seen)?,
+            _ => rules(tables, headers, report, pod, Direction::Ingress, peer, seen)?,
         }
     }
     match seen {
         Seen::New if answers_pod => flow::open_answered(tables, headers, &local)?,
         // A connection that was not translated here takes the place of one that was: its client has reused the port.
-        Seen::New | Seen::Conflict => flow::open(tables, headers, &local, false)?,
+        Seen::New | Seen::Conflict => flow::open(tables, headers, &Translation::none(), &local, false)?,
         _ if !observed.is_judged() => flow::set_judged(tables, headers, &local),
         _ => {}
     }
     match seen {
-        Seen::TranslatedReply | Seen::HairpinReply => restore_frontend(packet, tables, headers),
+        Seen::TranslatedReply | Seen::HairpinReply => restore_frontend(packet, tables, headers, &translation),
         _ => Ok(()),
     }
 }
@@ -57,7 +61,8 @@ pub fn admit<P: Packet, T: Tables>(
 #[inline(always)]
 pub fn rules<T: Tables>(
     tables: &T,
-    headers: &mut Headers,
+    headers: &Headers,
+    report: &mut Report,
     pod: &EndpointValue,
     direction: Direction,
     peer: u32,
@@ -70,6 +75,7 @@ pub fn rules<T: Tables>(
     if peer == identity::HOST || !pod.flags().contains(enforced) {
         return Ok(());
     }
+    report.direction = Some(direction);
     policy::check(tables, headers, &Question { endpoint: pod.endpoint(), direction, peer, seen })
 }
 
@@ -79,10 +85,11 @@ pub fn restore_frontend<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
+    translation: &Translation,
 ) -> Result<(), DropReason> {
-    let (address, port) = (headers.frontend, headers.frontend_port);
+    let (address, port) = (translation.frontend, translation.frontend_port);
     set_end(packet, headers, End::Source, &address, port)?;
-    source_port::restore(packet, headers)?;
+    source_port::restore(packet, headers, translation)?;
     tables.count(Metric::ReplyTranslated, packet.len());
     Ok(())
 }

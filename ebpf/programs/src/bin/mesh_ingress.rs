@@ -10,7 +10,10 @@ use tombolo_programs::{Unreadable, run};
 /// The program.
 #[classifier]
 pub fn mesh_ingress(context: TcContext) -> i32 {
-    run(context.skb.skb, DeviceProgram::MeshIngress, Unreadable::Drop, |packet, maps, headers, _| {
-        hook::mesh_ingress(packet, maps, headers)
-    })
+    run(
+        context.skb.skb,
+        DeviceProgram::MeshIngress,
+        Unreadable::Drop,
+        |packet, maps, headers, report, _, _| hook::mesh_ingress(packet, maps, headers, report),
+    )
 }

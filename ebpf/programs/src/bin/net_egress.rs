@@ -10,7 +10,7 @@ use tombolo_programs::{Unreadable, run};
 /// The program.
 #[classifier]
 pub fn net_egress(context: TcContext) -> i32 {
-    run(context.skb.skb, DeviceProgram::NetEgress, Unreadable::Pass, |packet, maps, headers, _| {
-        hook::net_egress(packet, maps, headers)
+    run(context.skb.skb, DeviceProgram::NetEgress, Unreadable::Pass, |packet, maps, headers, report, _, _| {
+        hook::net_egress(packet, maps, headers, report)
     })
 }

@@ -14,7 +14,10 @@ pub fn net_ingress(context: TcContext) -> i32 {
     if is_tagged(context.skb.skb) {
         return NEXT;
     }
-    run(context.skb.skb, DeviceProgram::NetIngress, Unreadable::Pass, |packet, maps, headers, _| {
-        hook::net_ingress(packet, maps, headers)
-    })
+    run(
+        context.skb.skb,
+        DeviceProgram::NetIngress,
+        Unreadable::Pass,
+        |packet, maps, headers, report, _, _| hook::net_ingress(packet, maps, headers, report),
+    )
 }

@@ -10,7 +10,10 @@ use tombolo_programs::{Unreadable, run};
 /// The program.
 #[classifier]
 pub fn net_ingress_raw(context: TcContext) -> i32 {
-    run(context.skb.skb, DeviceProgram::NetIngressRaw, Unreadable::Pass, |packet, maps, headers, _| {
-        hook::net_ingress(packet, maps, headers)
-    })
+    run(
+        context.skb.skb,
+        DeviceProgram::NetIngressRaw,
+        Unreadable::Pass,
+        |packet, maps, headers, report, _, _| hook::net_ingress(packet, maps, headers, report),
+    )
 }

@@ -10,7 +10,12 @@ use tombolo_programs::{Unreadable, run};
 /// The program.
 #[classifier]
 pub fn pod_egress(context: TcContext) -> i32 {
-    run(context.skb.skb, DeviceProgram::PodEgress, Unreadable::Drop, |packet, maps, headers, ifindex| {
-        hook::pod_egress(packet, maps, headers, ifindex)
-    })
+    run(
+        context.skb.skb,
+        DeviceProgram::PodEgress,
+        Unreadable::Drop,
+        |packet, maps, headers, report, translation, ifindex| {
+            hook::pod_egress(packet, maps, headers, report, translation, ifindex)
+        },
+    )
 }

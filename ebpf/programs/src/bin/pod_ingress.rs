@@ -10,7 +10,10 @@ use tombolo_programs::{Unreadable, run};
 /// The program.
 #[classifier]
 pub fn pod_ingress(context: TcContext) -> i32 {
-    run(context.skb.skb, DeviceProgram::PodIngress, Unreadable::Drop, |packet, maps, headers, ifindex| {
-        hook::pod_ingress(packet, maps, headers, ifindex)
-    })
+    run(
+        context.skb.skb,
+        DeviceProgram::PodIngress,
+        Unreadable::Drop,
+        |packet, maps, headers, report, _, ifindex| hook::pod_ingress(packet, maps, headers, report, ifindex),
+    )
 }

@@ -178,8 +178,12 @@ impl Show for FlowValue {
             backend => format!(" backend={backend} translated={}", socket(self.address(), self.port())),
         };
         let (opener, answerer, epoch) = (self.opener(), self.answerer(), self.epoch());
+        let client_port = match self.client_port() {
+            0 => String::new(),
+            port => format!(" client-port={port}"),
+        };
         format!(
-            "last-seen={}ns opener={opener} answerer={answerer} epoch={epoch}{translated}",
+            "last-seen={}ns opener={opener} answerer={answerer} epoch={epoch}{translated}{client_port}",
             self.last_seen()
         )
     }

@@ -2,7 +2,7 @@
 
 use tombolo_abi::{DropReason, EndpointValue, Hook};
 use tombolo_datapath::{
-    Headers, Link, Packet, Tuple, Verdict, classify, hook, refuse,
+    Headers, Link, Packet, Report, Translation, Tuple, Verdict, classify, hook, refuse,
     testing::{Frame, Memory, Summed},
 };
 
@@ -56,13 +56,13 @@ pub fn drive(case: &Case, world: &Memory, reference: &mut Reference) -> Option<(
     let mut headers = Headers::default();
     let classified = classify(&packet, world, link, &mut headers);
     let before = reference.classified(case, &headers, classified)?;
-    let (p, h) = (&mut packet, &mut headers);
+    let (p, h, r) = (&mut packet, &mut headers, &mut Report::default());
     let verdict = match case.hook {
-        Hook::PodEgress => hook::pod_egress(p, world, h, case.ifindex),
-        Hook::PodIngress => hook::pod_ingress(p, world, h, case.ifindex),
-        Hook::NetIngress => hook::net_ingress(p, world, h),
-        Hook::NetEgress => hook::net_egress(p, world, h),
-        Hook::MeshIngress => hook::mesh_ingress(p, world, h),
+        Hook::PodEgress => hook::pod_egress(p, world, h, r, &mut Translation::none(), case.ifindex),
+        Hook::PodIngress => hook::pod_ingress(p, world, h, r, case.ifindex),
+        Hook::NetIngress => hook::net_ingress(p, world, h, r),
+        Hook::NetEgress => hook::net_egress(p, world, h, r),
+        Hook::MeshIngress => hook::mesh_ingress(p, world, h, r),
     };
     let way = verdict.map(|verdict| match verdict {
         Verdict::Pass => Way::Pass,

@@ -27,7 +27,7 @@ fn close(memory: &mut Memory, key: &PolicyKey) {
 
 fn into_pod(memory: &Memory, frame: &mut Frame, ifindex: u32) -> bool {
     let mut headers = headers(memory, frame);
-    pod_ingress(frame, memory, &mut headers, ifindex).is_ok()
+    pod_ingress(frame, memory, &mut headers, &mut Report::default(), ifindex).is_ok()
 }
 
 #[test]

@@ -282,7 +282,7 @@ fn the_port_of_a_socket_of_the_host_is_never_taken() {
     let send = |port| {
         let mut packet = Beside(Frame::new(protocol::UDP, (A, port), (OUTSIDE, 53), b""), 61002);
         let mut headers = headers(&memory, &packet.0);
-        net_egress(&mut packet, &memory, &mut headers).map(|_| packet.0.ends().0.1)
+        net_egress(&mut packet, &memory, &mut headers, &mut Report::default()).map(|_| packet.0.ends().0.1)
     };
     let mut taken: Vec<_> = [61002, 2, 3].into_iter().map(|port| send(port).unwrap()).collect();
     taken.sort_unstable();
