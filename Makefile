@@ -38,7 +38,7 @@ PREVIOUS := $(shell sed -n 's/^commit //p' tests/release)
 .PHONY: help demo test test-fast test-privileged test-e2e test-long bench bench-clusters lint fuzz assets image image-other-layout image-previous playground clean
 
 help: ## Lists the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 lint: ## Formatting, tests that nothing would run, clippy, licences and advisories, purity and budgets
 	@tests/prerequisites.sh lint

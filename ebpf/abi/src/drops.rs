@@ -27,7 +27,7 @@ numbered! {
         NoRoute = 8, "no-route";
         /// Its hop limit is used up.
         TtlExceeded = 9, "ttl-exceeded";
-        /// Another connection between the same addresses and ports is in the way of a translation.
+        /// Another connection between the same addresses and ports is in the way, and no other port was found for the client.
         TranslationConflict = 10, "translation-conflict";
         /// It would leave for another cluster without encryption.
         Unencrypted = 11, "unencrypted";

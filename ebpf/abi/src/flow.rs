@@ -12,7 +12,8 @@ pub enum Scope {
     /// `FLOW`: a connection between two addresses, in an order of their own, so that both
     /// directions find one entry.
     Connection = 0,
-    /// `FLOW`: the backend that a client's connection to a frontend got, with the client as source.
+    /// `FLOW`: what a client's connection became, with the client and its own port as source: the backend that a frontend gave
+    /// it, or only another port when it is direct.
     Service = 1,
     /// `SNAT`: a pod's connection to the outside, with the pod as source.
     Forward = 2,
@@ -106,10 +107,12 @@ flags! {
         FIN_REPLY = 8;
         /// A TCP RST was seen.
         RESET = 16;
-        /// The opener meant a frontend: replies get its address and port.
+        /// Replies get another sender or another port: the opener meant a frontend, or was given another port.
         TRANSLATED = 32;
         /// A pod reached itself through a frontend; on its way in, its address was hidden behind the gateway's.
         HAIRPIN = 64;
+        /// Of a service: it only remembers the backend. Whether that has answered stands in the connection's own entry.
+        CHOSEN = 256;
         /// The opener has gone on after an answer: not every SYN that is answered makes a connection. Only in `SNAT`.
         ESTABLISHED = 128;
     }
@@ -252,7 +255,7 @@ impl FlowValue {
         if self.flags.is_closed() {
             // A TCP connection that was closed or reset may be reopened after the delayed packets of the old one.
             10 * SECOND
-        } else if !self.flags.contains(FlowFlags::REPLIED) {
+        } else if !self.flags.intersects(FlowFlags::REPLIED.with(FlowFlags::CHOSEN)) {
             60 * SECOND
         } else if number == protocol::TCP {
             // Longer than the usual keep-alive interval of 2 h.

@@ -3,8 +3,9 @@
 //! Conventions: addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2);
 //! ports stand in network order inside keys and values and are plain `u16` at every constructor and getter; all
 //! other numbers are native. No type has padding, so that the bytes of equal values are equal and a value can be
-//! written and read as bytes ([`bytemuck::Pod`]). What is added to a value goes into its reserved bytes or changes
-//! its size, and the loader then replaces the pinned map. Each key and value says which fields it has ([`Record`]).
+//! written and read as bytes ([`bytemuck::Pod`]). What is added to a record goes into its reserved bytes or
+//! changes its size; the loader then makes a new generation of maps and carries the entries over. Each key and value says
+//! which fields it has ([`Record`]).
 #![cfg_attr(not(test), no_std)]
 
 #[macro_use]
@@ -34,7 +35,7 @@ pub use flow::{FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Scope}
 pub use map::{MapKind, MapSpec, TrieKey};
 pub use metrics::{Counter, DeviceProgram, Hook, Metric};
 pub use nat::{NatPorts, NatTimeouts, SnatValue, forward_key, forward_of, reverse_key};
-pub use pod_connections::{PodConnections, PodKey};
+pub use pod_connections::{Account, PodConnections, PodKey};
 pub use policy::{ANY_PEER, Bitmap, Direction, PolicyKey, PolicyValue};
 pub use record::{Field, FieldKind, Record};
 pub use service::{

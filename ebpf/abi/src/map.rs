@@ -38,7 +38,8 @@ pub struct MapSpec {
     pub value_fields: &'static [Field],
     /// How many entries it can have; of a ring buffer its size in bytes.
     pub entries: u32,
-    /// Raised when a key or a value gets another meaning while its size stays.
+    /// Raised when a key or a value gets another meaning. The loader refuses another version unless `CONVERTIBLE` in its
+    /// `carry.rs` allows the pair.
     pub version: u32,
 }
 
@@ -80,9 +81,9 @@ macro_rules! for_each_map {
             BACKEND_SLOT backend_slot: Hash<$crate::SlotKey, $crate::SlotValue>, entries 1 << 20, version 1;
             /// Backends.
             BACKEND backend: Hash<$crate::BackendKey, $crate::BackendValue>, entries 1 << 19, version 1;
-            /// Connections. User space only reads them.
+            /// Connections. User space reads them, and removes what has expired.
             FLOW flow: LruHash<$crate::FlowKey, $crate::FlowValue>, entries 1 << 18, version 1;
-            /// How many connections of `FLOW` each pod is charged with.
+            /// How many entries of `FLOW` each pod is charged with.
             POD_CONNECTIONS pod_connections: LruHash<$crate::PodKey, $crate::PodConnections>, entries 16_384, version 1;
             /// Masqueraded connections, two entries for each. User space reads them, and removes what has expired.
             SNAT snat: LruHash<$crate::FlowKey, $crate::SnatValue>, entries 1 << 17, version 2;
@@ -143,8 +144,8 @@ macro_rules! specs {
 
 for_each_map!(specs);
 
-/// The programs of the version before, by the numbers of [`DeviceProgram`](crate::DeviceProgram): a program array that is in no generation's description,
-/// since nothing of it is carried over.
+/// The programs of the version before, by the numbers of [`DeviceProgram`](crate::DeviceProgram). It is a program array, and
+/// no generation describes it, since nothing of it is carried over.
 pub const PREVIOUS: &str = "PREVIOUS";
 
 const _: () = assert!(crate::DropReason::ALL.len() <= DROPS.entries as usize);

@@ -21,7 +21,8 @@ pub struct Field {
     pub kind: FieldKind,
 }
 
-/// As many reserved bytes, and eight more in the build that the test of an upgrade takes for another version.
+/// This size of a record or of its reserved bytes, and eight bytes more in the build that the test of an upgrade takes for
+/// another version (feature `other-layout`).
 pub(crate) const fn room(bytes: usize) -> usize {
     if cfg!(feature = "other-layout") { bytes + 8 } else { bytes }
 }

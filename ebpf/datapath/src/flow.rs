@@ -1,7 +1,7 @@
 //! Connection tracking: which packets are replies, and to which frontend they belong.
 
 use tombolo_abi::{
-    Address, Config, DropReason, FlowFlags, FlowKey, FlowValue, PodConnections, PodKey, Scope,
+    Account, Address, Config, DropReason, FlowFlags, FlowKey, FlowValue, PodConnections, PodKey, Scope,
 };
 
 use crate::{Headers, Tables, Tuple, translation::Translation};
@@ -77,6 +77,8 @@ pub struct Local {
     pub receiver: u32,
     /// The policy epoch, as it was before any rule was asked.
     pub epoch: u32,
+    /// Whether the node itself sends it, which no limit keeps from its pods.
+    pub is_from_node: bool,
 }
 
 const FIN: u8 = 0x01;
@@ -137,7 +139,7 @@ pub fn open<T: Tables>(
     if headers.is_error() {
         return Ok(());
     }
-    charge(tables, local)?;
+    charge(tables, translation, local)?;
     let (key, from_source) = connection_key(&headers.tuple);
     let mut flags = if from_source { FlowFlags::FROM_SOURCE } else { FlowFlags::NONE };
     if hairpin {
@@ -156,18 +158,26 @@ pub fn open<T: Tables>(
     store(tables, &key, &flow.judged(local.sender, local.receiver, local.epoch))
 }
 
-/// Charges a connection to the pod that opens it, or else to the one that it goes to.
+/// Charges a connection, and what remembers its translation, to the pod that opens it, or else to the one that it goes to.
 ///
 /// # Errors
 /// [`DropReason::ConnectionLimit`].
 #[inline(never)]
-fn charge<T: Tables>(tables: &T, local: &Local) -> Result<(), DropReason> {
-    let pod = PodKey::new(if local.sender != 0 { local.sender } else { local.receiver });
-    let limit = tables.config().map_or(0, Config::connection_limit);
-    match tables.pod_connections(&pod, |connections| connections.admit(limit)) {
+fn charge<T: Tables>(tables: &T, translation: &Translation, local: &Local) -> Result<(), DropReason> {
+    let (pod, account) =
+        if local.sender != 0 { (local.sender, Account::Opened) } else { (local.receiver, Account::Accepted) };
+    let pod = PodKey::new(pod);
+    let limit = if local.is_from_node { 0 } else { tables.config().map_or(0, Config::connection_limit) };
+    let entries = if translation.exists { 2 } else { 1 };
+    let now = tables.now();
+    match tables.pod_connections(&pod, |connections| connections.admit(account, entries, limit, now)) {
         Some(true) => {}
         Some(false) => return Err(DropReason::ConnectionLimit),
-        None => tables.set_pod_connections(&pod, &PodConnections::new(1)),
+        None => {
+            let mut first = PodConnections::new(0, 0, now);
+            first.admit(account, entries, 0, now);
+            tables.set_pod_connections(&pod, &first);
+        }
     }
     Ok(())
 }

@@ -18,12 +18,13 @@ const CHUNKS_V6: usize = 77;
 const LEAST: u16 = 8;
 const HOPS: u8 = 64;
 
-/// Turns a packet from a pod into the answer that goes back to it. False when there must be none: the packet may be changed.
+/// Turns a packet from a pod into the answer that goes back to it. Returns false when there is no answer; the packet may be
+/// half changed then, and must be dropped.
 #[inline(never)]
 pub fn refuse<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &Headers) -> bool {
     // Backends may be about to change. Then the next packet finds one.
-    let lonely = service::find(tables, &headers.tuple).is_some_and(|service| service.count() == 0);
-    if !lonely || !may_be_answered(packet, headers) {
+    let has_no_backend = service::find(tables, &headers.tuple).is_some_and(|service| service.count() == 0);
+    if !has_no_backend || !may_be_answered(packet, headers) {
         return false;
     }
     if headers.protocol == protocol::TCP { reset(packet, headers) } else { unreachable(packet, headers) }

@@ -22,8 +22,8 @@ pub fn pick<T: Tables>(tables: &T, service: u32, count: u32) -> Option<(u32, &Ba
     Some((slot.backend(), tables.backend(&BackendKey::new(slot.backend()))?))
 }
 
-/// Changes the destination of a packet to a frontend into a backend, and says so in `translation`; other packets stay as they
-/// are.
+/// Changes the destination of a packet of endpoint `pod` to a frontend into a backend, and says so in `translation`; other
+/// packets stay as they are. What is new there is to be remembered once the packet is let through.
 ///
 /// # Errors
 /// No backend, or no room for the connection.
@@ -33,6 +33,7 @@ pub fn translate<P: Packet, T: Tables>(
     tables: &T,
     headers: &mut Headers,
     translation: &mut Translation,
+    pod: u32,
 ) -> Result<(), DropReason> {
     if headers.transport != Transport::Ports && headers.inner_transport != Transport::Ports {
         return Ok(());
@@ -40,13 +41,13 @@ pub fn translate<P: Packet, T: Tables>(
     let Some(service) = find(tables, &headers.tuple) else { return Ok(()) };
     translation.begin(&headers.tuple.destination, headers.tuple.destination_port);
     let mut to = Backend::default();
+    to.pod = pod;
     if !remembered(tables, headers, translation, &mut to) {
         if headers.is_error() {
             return Ok(());
         }
         choose(tables, translation, service, &mut to)?;
-        let client = headers.tuple.source;
-        remember(tables, headers, translation, &client, &to)?;
+        translation.is_new = true;
     }
     set_end(packet, headers, End::Destination, &to.address, to.port)?;
     if to.client_port != 0 {
@@ -58,13 +59,15 @@ pub fn translate<P: Packet, T: Tables>(
 
 /// What a client's connection to a frontend becomes.
 #[derive(Clone, Copy, Default)]
-pub struct Backend {
+struct Backend {
     /// The backend's address.
-    pub address: Address,
-    /// Its port.
-    pub port: u16,
+    address: Address,
+    /// Number of the endpoint that asks.
+    pod: u32,
+    /// The backend's port.
+    port: u16,
     /// The port that the client is given, 0 when it keeps its own.
-    pub client_port: u16,
+    client_port: u16,
 }
 
 /// The service whose frontend a connection goes to.
@@ -79,7 +82,8 @@ pub fn sticky_key(t: &Tuple) -> FlowKey {
     FlowKey::new(Scope::Service, t.source, t.source_port, t.destination, t.destination_port, t.protocol)
 }
 
-/// The backend that the connection got before, unless it is gone and the connection can do with another.
+/// The backend that the connection got before, unless it is gone and the connection can do with another. What a pod that had
+/// the address before has got counts for nothing.
 #[inline(never)]
 fn remembered<T: Tables>(
     tables: &T,
@@ -89,12 +93,18 @@ fn remembered<T: Tables>(
 ) -> bool {
     let now = tables.now();
     let found = tables.flow(&sticky_key(&headers.tuple), |sticky| {
+        if flow::is_another(sticky.opener(), to.pod) {
+            return false;
+        }
         // A service entry sees one direction only; the connection's own entry knows when it ends.
-        sticky.touch(now, FlowFlags::NONE);
+        sticky.touch(now, FlowFlags::CHOSEN);
         translation.backend = sticky.backend();
-        *to = Backend { address: sticky.address(), port: sticky.port(), client_port: sticky.client_port() };
+        to.address = sticky.address();
+        to.port = sticky.port();
+        to.client_port = sticky.client_port();
+        true
     });
-    if found.is_none() {
+    if found != Some(true) {
         return false;
     }
     let can_move = headers.opens() || headers.tuple.protocol == protocol::UDP;
@@ -104,7 +114,7 @@ fn remembered<T: Tables>(
             .is_some_and(|backend| backend.address() == to.address && backend.port() == to.port)
 }
 
-/// Notes what becomes of the connection of the packet that `client` has sent to the frontend of `translation`.
+/// Notes what has become of the connection of a packet that `client` has sent, as endpoint `pod`, and that is let through.
 ///
 /// # Errors
 /// [`DropReason::FlowTableFull`].
@@ -114,14 +124,17 @@ pub fn remember<T: Tables>(
     headers: &Headers,
     translation: &Translation,
     client: &Address,
-    to: &Backend,
+    pod: u32,
 ) -> Result<(), DropReason> {
-    let (frontend, port) = (translation.frontend, translation.frontend_port);
+    let t = &headers.tuple;
     let own_port = source_port::own_port(headers, translation);
-    let key = FlowKey::new(Scope::Service, *client, own_port, frontend, port, headers.tuple.protocol);
-    let sticky = FlowValue::new(tables.now(), FlowFlags::NONE)
-        .translated(translation.backend, to.address, to.port)
-        .with_client_port(to.client_port);
+    let (frontend, port) = (translation.frontend, translation.frontend_port);
+    let key = FlowKey::new(Scope::Service, *client, own_port, frontend, port, t.protocol);
+    let given = if translation.client_port == 0 { 0 } else { t.source_port };
+    let sticky = FlowValue::new(tables.now(), FlowFlags::CHOSEN)
+        .translated(translation.backend, t.destination, t.destination_port)
+        .with_client_port(given)
+        .judged(pod, 0, 0);
     flow::store(tables, &key, &sticky)
 }
 
@@ -134,6 +147,8 @@ fn choose<T: Tables>(
 ) -> Result<(), DropReason> {
     let (id, backend) = pick(tables, service.id(), service.count()).ok_or(DropReason::NoBackend)?;
     translation.backend = id;
-    *to = Backend { address: backend.address(), port: backend.port(), client_port: 0 };
+    to.address = backend.address();
+    to.port = backend.port();
+    to.client_port = 0;
     Ok(())
 }

@@ -2,13 +2,13 @@
 //! NAT). One port of a client may be used with one backend through several frontends, and directly; only what comes later
 //! is changed. A direct connection then goes on as if its receiver were a frontend.
 
-use tombolo_abi::{Address, DropReason, FlowFlags};
+use tombolo_abi::{DropReason, FlowFlags};
 
 use crate::{
     Headers, Packet, Tables, Transport,
     flow::{self, Seen},
     rewrite::{End, set_end},
-    service::{self, Backend},
+    service,
     tables::same,
     translation::Translation,
 };
@@ -24,26 +24,24 @@ pub fn may_be_needed(headers: &Headers, translation: &Translation, seen: Seen) -
 }
 
 /// Gives the client's end of the packet another port where it needs one: the one that the connection was given before, or a
-/// new one if the packet was seen as a conflict; `translation` says so then. `client` is the address of the pod that sends it.
-/// The packet is to be looked up once more.
+/// new one if the packet was seen as a conflict; `translation` says so then. `pod` is the number of the endpoint that sends
+/// it. The packet is to be looked up once more.
 ///
 /// # Errors
-/// The table is full, or the packet cannot be changed.
+/// The packet cannot be changed.
 #[inline(never)]
 pub fn make_way<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &mut Headers,
     translation: &mut Translation,
-    client: &Address,
+    pod: u32,
     seen: Seen,
 ) -> Result<(), DropReason> {
-    let mut port = if translation.exists { 0 } else { known(tables, headers) };
+    let mut port = if translation.exists { 0 } else { known(tables, headers, pod) };
     if port == 0 && seen == Seen::Conflict {
         port = find(tables, headers, translation);
-        if port != 0 {
-            note(tables, headers, translation, client, port)?;
-        }
+        translation.is_new = port != 0;
     }
     if port == 0 {
         return Ok(());
@@ -87,17 +85,23 @@ pub const fn own_port(headers: &Headers, translation: &Translation) -> u16 {
 
 /// The port that a direct connection was given, 0 for none or for one that somebody else has by now.
 #[inline(never)]
-fn known<T: Tables>(tables: &T, headers: &Headers) -> u16 {
+fn known<T: Tables>(tables: &T, headers: &Headers, pod: u32) -> u16 {
     if !has_ports(headers) {
         return 0;
     }
     let t = &headers.tuple;
     let now = tables.now();
     let given = tables.flow(&service::sticky_key(t), |sticky| {
-        sticky.touch(now, FlowFlags::NONE);
+        if flow::is_another(sticky.opener(), pod) || !flow::is_alive(sticky, t.protocol, now) {
+            return 0;
+        }
+        sticky.touch(now, FlowFlags::CHOSEN);
         sticky.client_port()
     });
-    let Some(port) = given else { return 0 };
+    let port = given.unwrap_or(0);
+    if port == 0 {
+        return 0;
+    }
     let (key, _) = flow::key_between(&t.source, port, &t.destination, t.destination_port, t.protocol);
     let others = tables.flow(&key, |other| {
         let own = other.client_port() == t.source_port && other.port() == t.destination_port;
@@ -117,21 +121,6 @@ fn find<T: Tables>(tables: &T, headers: &Headers, translation: &Translation) -> 
     let mut tuple = headers.tuple;
     tuple.source_port = FIRST + (tables.random() % (u16::MAX - FIRST + 1) as u32) as u16;
     if flow::is_known(tables, &tuple) { 0 } else { tuple.source_port }
-}
-
-/// Notes the port for the packets that follow.
-#[inline(always)]
-fn note<T: Tables>(
-    tables: &T,
-    headers: &Headers,
-    translation: &mut Translation,
-    client: &Address,
-    port: u16,
-) -> Result<(), DropReason> {
-    become_translated(headers, translation);
-    let t = &headers.tuple;
-    let to = Backend { address: t.destination, port: t.destination_port, client_port: port };
-    service::remember(tables, headers, translation, client, &to)
 }
 
 /// The receiver of a direct connection is the frontend from now on.

@@ -17,13 +17,15 @@ pub struct Translation {
     pub client_port: u16,
     /// Whether there is a translation at all.
     pub exists: bool,
+    /// Whether `FLOW` does not have it yet.
+    pub is_new: bool,
 }
 
 impl Translation {
     /// None yet.
     #[inline(always)]
     pub const fn none() -> Self {
-        Self { frontend: [0; 16], backend: 0, frontend_port: 0, client_port: 0, exists: false }
+        Self { frontend: [0; 16], backend: 0, frontend_port: 0, client_port: 0, exists: false, is_new: false }
     }
 
     /// The client has asked this frontend.

@@ -190,7 +190,10 @@ impl Datapath {
     pub(crate) fn replace_everywhere(&self) -> Result<(), AttachError> {
         for ifindex in self.attached_devices()? {
             // Of a device that is gone all links are idle.
-            let raw = device::is_raw(ifindex).unwrap_or_default();
+            let raw = match device::is_raw(ifindex) {
+                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => false,
+                raw => raw.map_err(|source| AttachError::Device { ifindex, source })?,
+            };
             for place in NET.iter().chain(&MESH) {
                 let path = device_pin(&self.pin_dir, place.link, ifindex);
                 let replaced = match sys::open_pin(&path) {

@@ -185,7 +185,7 @@ impl<'a> Copy<'a> {
         let mut more = sys::next_key(source.as_fd(), None, &mut key)?;
         while more {
             sys::lookup(source.as_fd(), &key, &mut value)?;
-            // An array begins with zeros; what it has more than another stays so.
+            // The entries of a new array are zero, so zeros need not be written; a shorter array has no place for them.
             let begins_so = self.old.kind == MapKind::Array && value.iter().all(|byte| *byte == 0);
             if !begins_so {
                 self.write(&key, &value)?;

@@ -76,6 +76,7 @@ pub fn run(
     // SAFETY: the entry of this CPU; programs of one object do not nest.
     let Scratch { headers, report, translation, fib } = unsafe { &mut *scratch };
     *report = Report::default();
+    *translation = Translation::none();
     let mut packet = SkBuff::new(skb, link, fib);
     let decided = match classify(&packet, &Maps, link, headers) {
         Ok(true) => {
@@ -93,7 +94,8 @@ pub fn run(
         Ok(action) => action,
         Err(reason) => {
             let denied = matches!(reason, DropReason::PolicyDenied | DropReason::Fragment);
-            if denied && handover::is_denied_before(&Maps, headers) {
+            // One that was translated here is nothing to the other program.
+            if denied && !translation.exists && handover::is_denied_before(&Maps, headers) {
                 run_previous(skb, program);
             }
             let action = drop(&packet, program.hook(), headers, report, reason);

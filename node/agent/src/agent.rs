@@ -48,6 +48,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The same while the tunnel's process does not take its configuration: it has just been started, most likely.
 const TUNNEL_AGAIN: Duration = Duration::from_millis(300);
 
+/// The least time between two looks for programs that pods lack.
+const RESTORE_PAUSE: Duration = Duration::from_millis(200);
+
 /// How long calls that have begun may take when the agent stops.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -199,6 +202,8 @@ impl Running {
             if let Err(e) = self.dataplane.restore_pods(&self.netlink).await {
                 tracing::warn!(error = %e, "cannot see to the programs of pods");
             }
+            // Whoever removes them again and again keeps nobody busy.
+            tokio::time::sleep(RESTORE_PAUSE).await;
             if let Ok(None) = tokio::time::timeout(LOOK_AGAIN, removals.recv()).await {
                 anyhow::bail!("the kernel no longer tells of filters");
             }

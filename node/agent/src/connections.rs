@@ -3,10 +3,10 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tombolo_abi::{PodConnections, PodKey};
+use tombolo_abi::{Account, PodConnections, PodKey};
 use tombolo_loader::{Maps, Table, TableError};
 use tombolo_node_core::{
-    connections::{Count, SHORT, count},
+    connections::{Charged, Count, SHORT, count},
     endpoints::Endpoints,
 };
 
@@ -52,44 +52,59 @@ impl Connections {
     }
 }
 
-/// Counts, and tells the datapath. What is opened in between is missing for one pass.
+/// Removes what has expired, counts the rest, and tells the datapath. What is opened in between is missing for one pass. Of what
+/// the datapath and this pass have counted, the greater is returned: the datapath refuses by its own.
 fn pass(maps: &Maps) -> Result<Count, TableError> {
-    let mut of_pods = maps.pod_connections()?;
-    let counted = count(&maps.flow()?.entries()?, clock::since_boot());
-    for (pod, before) in of_pods.entries()? {
-        match counted.by_pod.get(&pod.endpoint()) {
-            None => _ = of_pods.delete(&pod)?,
-            Some(now) if *now != before.count() => of_pods.upsert(&pod, &PodConnections::new(*now))?,
-            Some(_) => {}
+    let (mut flows, mut of_pods) = (maps.flow()?, maps.pod_connections()?);
+    let now = clock::since_boot();
+    let (mut counted, expired) = count(&flows.entries()?, now);
+    for (key, value) in expired {
+        // A packet may have come since.
+        if flows.get(&key)? == Some(value) {
+            flows.delete(&key)?;
         }
     }
-    for (pod, now) in &counted.by_pod {
-        let pod = PodKey::new(*pod);
-        if of_pods.get(&pod)?.is_none() {
-            of_pods.upsert(&pod, &PodConnections::new(*now))?;
-        }
+    let before = of_pods.entries()?;
+    for (pod, _) in before.iter().filter(|(pod, _)| !counted.by_pod.contains_key(&pod.endpoint())) {
+        of_pods.delete(pod)?;
+    }
+    for (pod, now_charged) in &counted.by_pod {
+        of_pods.upsert(
+            &PodKey::new(*pod),
+            &PodConnections::new(now_charged.opened, now_charged.accepted, now),
+        )?;
+    }
+    for (pod, value) in before {
+        let charged =
+            Charged { opened: value.count(Account::Opened), accepted: value.count(Account::Accepted) };
+        let most = counted.by_pod.entry(pod.endpoint()).or_default();
+        *most = most.max(charged);
     }
     Ok(counted)
 }
 
 fn problems(count: &Count, limit: u32, endpoints: &Endpoints) -> Vec<String> {
     let mut problems = Vec::new();
-    let short = |(_, has): &(u32, u32)| limit != 0 && f64::from(*has) >= f64::from(limit) * SHORT;
-    if let Some((pod, has)) = count.busiest().filter(short) {
+    let short = |(_, _, has): &(u32, Account, u32)| limit != 0 && f64::from(*has) >= f64::from(limit) * SHORT;
+    if let Some((pod, account, has)) = count.busiest().filter(short) {
         let name = endpoints.get(pod).map_or_else(
             || "a pod that is gone".to_owned(),
             |endpoint| format!("pod {}/{}", endpoint.wiring.pod.namespace, endpoint.wiring.pod.name),
         );
+        let what = match account {
+            Account::Opened => "open",
+            Account::Accepted => "accept from outside of the node",
+        };
         problems.push(format!(
-            "{name} has {has} of the {limit} connections that a pod may have: when it has all, its new ones are dropped \
-             (connection-limit); let it reuse connections, or raise connectionsPerPod",
+            "{name} has {has} of the {limit} connections that a pod may {what}: when it has all, new ones are dropped \
+             (connection-limit); let them be reused, or raise connectionsPerPod",
         ));
     }
     if count.part_of_entries() >= SHORT {
         problems.push(format!(
-            "{} connections fill {:.0} % of the map FLOW: when it is full, those that were silent longest end; spread the \
+            "{} entries fill {:.0} % of the map FLOW: when it is full, connections that were silent longest end; spread the \
              pods over more nodes",
-            count.all,
+            count.entries,
             count.part_of_entries() * 100.0,
         ));
     }
@@ -105,13 +120,14 @@ mod tests {
     #[test]
     fn a_problem_comes_before_the_limit_and_names_the_remedy() {
         let at = |has, limit| {
-            let count = Count { by_pod: BTreeMap::from([(7, has)]), all: has };
+            let charged = Charged { opened: 1, accepted: has };
+            let count = Count { by_pod: BTreeMap::from([(7, charged)]), entries: has };
             problems(&count, limit, &Endpoints::default())
         };
         assert_eq!(at(79, 100), [""; 0]);
         assert_eq!(at(79, 0), [""; 0]);
         let found = at(80, 100).concat();
-        for word in ["80 of the 100 connections", "connection-limit", "connectionsPerPod"] {
+        for word in ["80 of the 100 connections", "accept", "connection-limit", "connectionsPerPod"] {
             assert!(found.contains(word), "{found}");
         }
         assert!(at(250_000, 0).concat().contains("95 % of the map FLOW"), "{:?}", at(250_000, 0));

@@ -41,7 +41,8 @@ impl Guard {
         self.put_back.load(Ordering::Relaxed)
     }
 
-    /// How many packets of pods may have passed without them, at most.
+    /// How many packets pods' devices carried between the last look with their programs and the look that put these back: no
+    /// more of them passed unjudged. A device that was removed from before the first look is not among them.
     pub fn unjudged(&self) -> u64 {
         self.unjudged.load(Ordering::Relaxed)
     }

@@ -92,8 +92,8 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
     metrics.nat_connections.set(i64::from(usage.connections));
     metrics.nat_port_usage.set(usage.part_of_ports(&shown.nat.ports));
     let count = shown.connections.count();
-    metrics.connections.set(i64::from(count.all));
-    metrics.busiest_pod_connections.set(count.busiest().map_or(0, |(_, has)| i64::from(has)));
+    metrics.connections.set(i64::from(count.entries));
+    metrics.busiest_pod_connections.set(count.busiest().map_or(0, |(_, _, has)| i64::from(has)));
     let guard = shown.dataplane.guard();
     metrics.filters_reattached.inner().store(guard.put_back(), Ordering::Relaxed);
     metrics.unjudged_packets.inner().store(guard.unjudged(), Ordering::Relaxed);

@@ -54,7 +54,7 @@ pub struct Metrics {
     pub busiest_pod_connections: Gauge,
     /// Programs that somebody had removed from devices.
     pub filters_reattached: Counter<u64, AtomicU64>,
-    /// Packets that may have passed meanwhile, at most.
+    /// Packets that pods' devices carried between the last two looks when programs were missing.
     pub unjudged_packets: Counter<u64, AtomicU64>,
     /// Connections of pods to the outside that have a port of the node.
     pub nat_connections: Gauge,
@@ -106,7 +106,7 @@ impl Default for Metrics {
         );
         registry.register(
             "unjudged_packets",
-            "Packets that pods' devices may have carried without their programs, at most",
+            "Packets that pods' devices carried since the last look when programs were missing",
             metrics.unjudged_packets.clone(),
         );
         registry.register(

@@ -20,6 +20,6 @@ pub use members::{addresses_of, member, members, mesh_status, no_problem, proble
 pub use mesh::{GLOBAL, Web, answers, web_url};
 pub use progress::say;
 pub use retry::eventually;
-pub use traffic::{Bounds, Class, Harm, Recording, Traffic, UNHARMED, Window};
+pub use traffic::{Bounds, Class, Flow, Harm, Recording, Traffic, UNHARMED, Window};
 pub use verdict::Guard;
 pub use workload::{IMAGE, Output, restarted_now};

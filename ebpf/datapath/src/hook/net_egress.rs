@@ -40,7 +40,7 @@ pub fn net_egress<P: Packet, T: Tables>(
         return Ok(Verdict::Pass);
     }
     // Who reached a pod by its own address is answered from that address.
-    let local = Local { sender: pod.endpoint(), receiver: 0, epoch: 0 };
+    let local = Local { sender: pod.endpoint(), receiver: 0, epoch: 0, is_from_node: false };
     if flow::observe(tables, headers, &mut Translation::none(), &local).seen().is_reply() {
         return Ok(Verdict::Pass);
     }

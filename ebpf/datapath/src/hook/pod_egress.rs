@@ -44,7 +44,7 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     }
     *translation = Translation::none();
     if config.flags().contains(ConfigFlags::SERVICES) {
-        service::translate(packet, tables, headers, translation)?;
+        service::translate(packet, tables, headers, translation, pod.endpoint())?;
     }
     let own = headers.sender;
     let hairpin = translation.exists && headers.tuple.destination == own;
@@ -54,10 +54,10 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     }
     let other = tables.endpoint(AddressKey::of(&headers.tuple.destination));
     let receiver = other.map_or(0, EndpointValue::endpoint);
-    let local = Local { sender: pod.endpoint(), receiver, epoch };
+    let local = Local { sender: pod.endpoint(), receiver, epoch, is_from_node: false };
     let mut observed = flow::observe(tables, headers, translation, &local);
     if source_port::may_be_needed(headers, translation, observed.seen()) {
-        source_port::make_way(packet, tables, headers, translation, &own, observed.seen())?;
+        source_port::make_way(packet, tables, headers, translation, pod.endpoint(), observed.seen())?;
         observed = flow::observe(tables, headers, translation, &local);
     }
     let seen = observed.seen();
@@ -68,19 +68,23 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
             if seen == Seen::New {
                 flow::open(tables, headers, translation, &local, true)?;
             }
+            if translation.is_new {
+                service::remember(tables, headers, translation, &own, local.sender)?;
+            }
             return to_pod::deliver(packet, headers, pod);
         }
         Seen::New | Seen::Original | Seen::Reply | Seen::TranslatedReply => {}
     }
     if let Some(other) = other {
         report.destination_identity = other.identity();
-        let way = Way { pod, receiver: Some(other), peer: other.identity(), observed, local: &local };
+        let way =
+            Way { pod, client: &own, receiver: Some(other), peer: other.identity(), observed, local: &local };
         leave(packet, tables, headers, report, translation, &way)?;
         return to_pod::deliver(packet, headers, other);
     }
     let to = owner(tables, &headers.tuple.destination);
     report.destination_identity = to.identity();
-    let way = Way { pod, receiver: None, peer: to.identity(), observed, local: &local };
+    let way = Way { pod, client: &own, receiver: None, peer: to.identity(), observed, local: &local };
     leave(packet, tables, headers, report, translation, &way)?;
     if to.flags().contains(AddressFlags::HOST) {
         return Ok(Verdict::Pass);
@@ -98,6 +102,8 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
 struct Way<'a> {
     /// The pod that sends it.
     pod: &'a EndpointValue,
+    /// The address that it sends from.
+    client: &'a Address,
     /// The pod here that it goes to, if it is one.
     receiver: Option<&'a EndpointValue>,
     /// The identity of who it goes to.
@@ -123,6 +129,9 @@ fn leave<P: Packet, T: Tables>(
             Seen::New => flow::open(tables, headers, translation, way.local, false)?,
             _ => flow::set_judged(tables, headers, way.local),
         }
+    }
+    if translation.is_new {
+        service::remember(tables, headers, translation, way.client, way.local.sender)?;
     }
     match seen {
         Seen::TranslatedReply => to_pod::restore_frontend(packet, tables, headers, translation),

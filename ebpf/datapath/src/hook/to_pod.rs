@@ -28,7 +28,7 @@ pub fn admit<P: Packet, T: Tables>(
 ) -> Result<(), DropReason> {
     report.destination_identity = pod.identity();
     let mut translation = Translation::none();
-    let local = Local { sender: 0, receiver: pod.endpoint(), epoch };
+    let local = Local { sender: 0, receiver: pod.endpoint(), epoch, is_from_node: sender == identity::HOST };
     let observed = flow::observe(tables, headers, &mut translation, &local);
     let seen = observed.seen();
     // An error comes from anybody on the way, its connection from the other end.

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use tombolo_abi::{
-    AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap, Direction,
-    EndpointFlags, EndpointValue, FlowFlags, FlowKey, FlowValue, OriginValue, PodConnections, PodKey,
-    PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
+    Account, AddressFlags, AddressKey, AddressValue, BackendFlags, BackendKey, BackendValue, Bitmap,
+    Direction, EndpointFlags, EndpointValue, FlowFlags, FlowKey, FlowValue, OriginValue, PodConnections,
+    PodKey, PolicyKey, PolicyValue, PrefixKey, ServiceKey, ServiceValue, SlotKey, SlotValue, SnatValue,
     SocketBackendValue, SocketKey, protocol,
 };
 use tombolo_model::{Address, Identity, Prefix};
@@ -197,7 +197,8 @@ impl Show for PodKey {
 
 impl Show for PodConnections {
     fn show(&self) -> String {
-        format!("connections={}", self.count())
+        let [opened, accepted] = [Account::Opened, Account::Accepted].map(|account| self.count(account));
+        format!("opened={opened} accepted={accepted} counted-at={}ns", self.counted_at())
     }
 }
 

@@ -64,7 +64,7 @@ pub fn watch_removals() -> io::Result<mpsc::Receiver<()>> {
                     Message::DelTrafficFilter(_)
                         | Message::DelQueueDiscipline(_)
                         | Message::DelTrafficChain(_)
-                )
+                ) | NetlinkPayload::Overrun(_)
             );
             // A full channel holds a wake-up that is still to come.
             if removed && matches!(wake.try_send(()), Err(mpsc::error::TrySendError::Closed(()))) {

@@ -148,6 +148,8 @@ pub(super) fn container(name: &str, args: &[&str]) -> Value {
     let pod = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
     json!({
         "name": name, "image": IMAGE, "imagePullPolicy": "Never", "args": args, "env": [pod],
+        // Or else whatever else starts on a busy node, which does ask for some, would pause it.
+        "resources": {"requests": {"cpu": "20m"}},
         // What it printed last is told with how it ended.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     })

@@ -12,7 +12,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use tombolo_e2e::{
-    Bounds, Class, Cluster, SYSTEM, Traffic, UNHARMED, Window,
+    Bounds, Class, Cluster, Flow, SYSTEM, Traffic, UNHARMED, Window,
     command::succeeds,
     eventually,
     machine::{self, machines},
@@ -43,13 +43,13 @@ async fn agents_are_rolled_out_unnoticed() {
     assert!(cut.is_empty(), "a roll-out of the agents cuts traffic between clusters:\n{}", cut.join("\n"));
 }
 
-/// What `make image` builds with another layout of every map and another form of what the agents keep on disk.
+/// What `make image-other-layout` builds: another layout of every map, and another form of what the agents keep on disk.
 const OTHER_LAYOUT: &str = "other-layout";
 /// An exchange of datagrams within a cluster may pause for so long while maps change hands.
 const HANDED_OVER: Bounds = Bounds { lost: 0, longest: Duration::from_millis(200) };
 
 #[tokio::test]
-#[ignore = "needs 2 clusters, alone; 80 s"]
+#[ignore = "needs 2 clusters, alone; 90 s"]
 async fn another_layout_of_maps_comes_and_goes_unnoticed() {
     let east = Cluster::attach("east").await.unwrap();
     for archive in ["node.tar", "clustermesh.tar"].map(|name| other_images().join(name)) {
@@ -85,8 +85,10 @@ async fn another_layout_of_maps_comes_and_goes_unnoticed() {
     for class in [Class::Local, Class::Outside] {
         assert_eq!(recording.violations(class, window, UNHARMED), [""; 0]);
     }
-    let exchanges = recording.flows.iter().filter(|flow| flow.class == Class::Local);
-    for flow in exchanges.filter(|flow| flow.name.ends_with("/udp")) {
+    let is_exchange = |flow: &&Flow| flow.class == Class::Local && flow.name.ends_with("/udp");
+    let exchanges: Vec<_> = recording.flows.iter().filter(is_exchange).collect();
+    assert_eq!(exchanges.len(), 3, "near, far and through the service");
+    for flow in exchanges {
         let harm = flow.harm(window, &recording.shared);
         assert!(
             HANDED_OVER.allow(&harm),
