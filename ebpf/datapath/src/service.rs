@@ -40,8 +40,7 @@ pub fn translate<P: Packet, T: Tables>(
     }
     let Some(service) = find(tables, &headers.tuple) else { return Ok(()) };
     translation.begin(&headers.tuple.destination, headers.tuple.destination_port);
-    let mut to = Backend::default();
-    to.pod = pod;
+    let mut to = Backend { pod, ..Backend::default() };
     if !remembered(tables, headers, translation, &mut to) {
         if headers.is_error() {
             return Ok(());

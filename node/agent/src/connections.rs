@@ -78,7 +78,7 @@ fn pass(maps: &Maps) -> Result<Count, TableError> {
         let charged =
             Charged { opened: value.count(Account::Opened), accepted: value.count(Account::Accepted) };
         let most = counted.by_pod.entry(pod.endpoint()).or_default();
-        *most = most.max(charged);
+        *most = most.greater(charged);
     }
     Ok(counted)
 }

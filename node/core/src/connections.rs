@@ -35,7 +35,7 @@ impl Charged {
 
     /// Of each account the greater.
     #[must_use]
-    pub fn max(self, other: Self) -> Self {
+    pub fn greater(self, other: Self) -> Self {
         Self { opened: self.opened.max(other.opened), accepted: self.accepted.max(other.accepted) }
     }
 }

@@ -2,7 +2,7 @@
 
 use tombolo_abi::{AddressFlags, AddressKey, Direction, DropReason, Metric};
 
-use super::to_pod;
+use super::to_pod::{self, Arrival};
 use crate::{Headers, Packet, Report, Tables, Verdict, tables::owner};
 
 /// Judges and directs a packet from the tunnel, which has authenticated the node it comes from and that the sender's
@@ -26,7 +26,8 @@ pub fn mesh_ingress<'t, P: Packet, T: Tables>(
     }
     tables.count(Metric::FromTunnel, packet.len());
     if let Some(pod) = tables.endpoint(AddressKey::of(&headers.tuple.destination)) {
-        to_pod::admit(packet, tables, headers, report, pod, from.identity(), false, epoch)?;
+        let arrival = Arrival { sender: from.identity(), answers_pod: false, epoch };
+        to_pod::admit(packet, tables, headers, report, pod, &arrival)?;
         return to_pod::deliver(packet, headers, pod);
     }
     let to = owner(tables, &headers.tuple.destination);

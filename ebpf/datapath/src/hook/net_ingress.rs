@@ -2,7 +2,7 @@
 
 use tombolo_abi::{AddressFlags, AddressKey, ConfigFlags, Direction, DropReason};
 
-use super::to_pod;
+use super::to_pod::{self, Arrival};
 use crate::{
     Headers, Packet, Report, Tables, Verdict,
     flow::is_another,
@@ -45,6 +45,13 @@ pub fn net_ingress<'t, P: Packet, T: Tables>(
     if elsewhere || tables.endpoint(AddressKey::of(&headers.sender)).is_some() {
         return Err(DropReason::SourceSpoofed);
     }
-    to_pod::admit(packet, tables, headers, report, pod, from.identity(), answers_pod, epoch)?;
+    to_pod::admit(
+        packet,
+        tables,
+        headers,
+        report,
+        pod,
+        &Arrival { sender: from.identity(), answers_pod, epoch },
+    )?;
     to_pod::deliver(packet, headers, pod)
 }

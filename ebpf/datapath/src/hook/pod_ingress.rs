@@ -2,7 +2,7 @@
 
 use tombolo_abi::{AddressKey, Direction, DropReason};
 
-use super::to_pod;
+use super::to_pod::{self, Arrival};
 use crate::{Headers, Packet, Report, Tables, Verdict, tables::owner};
 
 /// Judges a packet that is about to enter the pod behind the host-side veth `ifindex`.
@@ -29,7 +29,8 @@ pub fn pod_ingress<P: Packet, T: Tables>(
     };
     let sender = owner(tables, &headers.sender).identity();
     report.source_identity = sender;
-    to_pod::admit(packet, tables, headers, report, pod, sender, false, epoch)?;
+    let arrival = Arrival { sender, answers_pod: false, epoch };
+    to_pod::admit(packet, tables, headers, report, pod, &arrival)?;
     Ok(Verdict::Pass)
 }
 

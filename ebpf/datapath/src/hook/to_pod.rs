@@ -12,9 +12,17 @@ use crate::{
     translation::Translation,
 };
 
-/// Lets a packet into `pod` or refuses it; `sender` is the identity of who sent it. Replies to a translated connection come
-/// from its frontend again. What `answers_pod` was masqueraded on its way out, so the pod has asked for it,
-/// however long ago. `epoch` is the policy epoch, as it was before anything was looked up.
+/// A packet that is about to enter a pod.
+pub struct Arrival {
+    /// The identity of who sent it.
+    pub sender: u32,
+    /// Whether it was masqueraded on its way out, so that the pod has asked for it, however long ago.
+    pub answers_pod: bool,
+    /// The policy epoch, as it was before anything was looked up.
+    pub epoch: u32,
+}
+
+/// Lets a packet into `pod` or refuses it. Replies to a translated connection come from its frontend again.
 #[inline(always)]
 pub fn admit<P: Packet, T: Tables>(
     packet: &mut P,
@@ -22,10 +30,9 @@ pub fn admit<P: Packet, T: Tables>(
     headers: &mut Headers,
     report: &mut Report,
     pod: &EndpointValue,
-    sender: u32,
-    answers_pod: bool,
-    epoch: u32,
+    arrival: &Arrival,
 ) -> Result<(), DropReason> {
+    let Arrival { sender, answers_pod, epoch } = *arrival;
     report.destination_identity = pod.identity();
     let mut translation = Translation::none();
     let local = Local { sender: 0, receiver: pod.endpoint(), epoch, is_from_node: sender == identity::HOST };
@@ -37,7 +44,7 @@ pub fn admit<P: Packet, T: Tables>(
     if !observed.is_judged() {
         match seen {
             Seen::New if answers_pod => {
-                rules(tables, headers, report, pod, Direction::Egress, peer, Seen::Reply)?
+                rules(tables, headers, report, pod, Direction::Egress, peer, Seen::Reply)?;
             }
             _ if seen.is_reply() => rules(tables, headers, report, pod, Direction::Egress, peer, seen)?,
             _ => rules(tables, headers, report, pod, Direction::Ingress, peer, seen)?,
