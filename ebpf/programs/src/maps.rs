@@ -100,7 +100,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn endpoint(&self, key: &AddressKey) -> Option<&EndpointValue> {
-        // SAFETY: user space replaces entries as a whole; an old one lives until the program returns.
+        // SAFETY: the memory stays until the program returns. The kernel may give an entry that user space removes to another
+        // key meanwhile: then single fields may be those of the other.
         unsafe { ENDPOINT.get(key) }
     }
 

@@ -20,8 +20,8 @@ const FOREVER: &str = "1000000";
 const SETTLE: Duration = Duration::from_secs(30);
 /// A pause from here on is printed, in milliseconds.
 const GAP: &str = "100";
-/// A stream that stalls for longer is broken, in milliseconds. A tunnel that has been started again may take half a minute until the
-/// other end opens a session, and TCP is silent for as long again after that.
+/// A stream that stalls for longer is broken, in milliseconds. A tunnel that has been started again may take half a minute
+/// until the other end opens a session, and TCP is silent for as long again after that.
 const PATIENCE: &str = "120000";
 /// How long a client may take to print its totals, in seconds: one that stalls does so when it gives up.
 const GRACE: u32 = 130;
