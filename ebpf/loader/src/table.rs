@@ -74,6 +74,22 @@ pub trait Table<K, V> {
     /// # Errors
     /// The kernel refuses.
     fn entries(&self) -> Result<Vec<(K, V)>, TableError>;
+
+    /// Deletes these entries, except for those that have changed since they were read.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn delete_unchanged(&mut self, entries: &[(K, V)]) -> Result<(), TableError>
+    where
+        V: PartialEq,
+    {
+        for (key, value) in entries {
+            if self.get(key)?.as_ref() == Some(value) {
+                self.delete(key)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Plain bytes for aya.

@@ -58,12 +58,8 @@ fn pass(maps: &Maps) -> Result<Count, TableError> {
     let (mut flows, mut of_pods) = (maps.flow()?, maps.pod_connections()?);
     let now = clock::since_boot();
     let (mut counted, expired) = count(&flows.entries()?, now);
-    for (key, value) in expired {
-        // A packet may have come since.
-        if flows.get(&key)? == Some(value) {
-            flows.delete(&key)?;
-        }
-    }
+    // A packet may have come since.
+    flows.delete_unchanged(&expired)?;
     let before = of_pods.entries()?;
     for (pod, _) in before.iter().filter(|(pod, _)| !counted.by_pod.contains_key(&pod.endpoint())) {
         of_pods.delete(pod)?;

@@ -82,12 +82,8 @@ fn pass(maps: &Maps, timeouts: &NatTimeouts) -> Result<Usage, TableError> {
     let mut snat = maps.snat()?;
     let entries = snat.entries()?;
     let (expired, usage) = sweep(&entries, clock::since_boot(), timeouts);
-    for (key, value) in expired {
-        // A packet may have come since.
-        if snat.get(&key)? == Some(value) {
-            snat.delete(&key)?;
-        }
-    }
+    // A packet may have come since.
+    snat.delete_unchanged(&expired)?;
     Ok(usage)
 }
 
