@@ -14,8 +14,8 @@ use crate::{
     translation::Translation,
 };
 
-/// Judges and directs a packet that came out of the host-side veth `ifindex`. `translation` is room for one: the stack has
-/// none.
+/// Judges and directs a packet that came out of the host-side veth `ifindex`. `translation` is none yet; the stack has no room
+/// for one.
 ///
 /// # Errors
 /// Why the packet is dropped.
@@ -42,7 +42,6 @@ pub fn pod_egress<'t, P: Packet, T: Tables>(
     if !config.flags().contains(ConfigFlags::READY) {
         return Err(DropReason::NotConfigured);
     }
-    *translation = Translation::none();
     if config.flags().contains(ConfigFlags::SERVICES) {
         service::translate(packet, tables, headers, translation, pod.endpoint())?;
     }
