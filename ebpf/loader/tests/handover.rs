@@ -16,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, Map, MapData};
 use common::{
     Namespace, ifindex,
     node::{NODE, Node, OUTSIDE, VIP},
@@ -26,8 +25,8 @@ use common::{
 use tombolo_abi::{
     Bitmap, ConfigFlags, Direction, EndpointFlags, PolicyKey, PolicyValue, protocol, v4_mapped,
 };
-use tombolo_fixture::{config, set_service};
-use tombolo_loader::{Datapath, Description, Table};
+use tombolo_fixture::{config, describe_as_another_layout, set_service};
+use tombolo_loader::{Datapath, Table};
 
 /// The longest that an exchange may take.
 const LIMIT: Duration = Duration::from_millis(200);
@@ -155,21 +154,6 @@ fn node(pins: &Path) -> Node {
     node
 }
 
-/// From now on the maps are those of another version.
-fn belong_to_another_version(pins: &Path) {
-    let pin = pins.join("generation-1/LAYOUT");
-    let layout = Map::Array(MapData::from_pin(pin).unwrap());
-    let mut layout: Array<_, [u8; Description::MAX_BYTES]> = layout.try_into().unwrap();
-    let text = Description::current().to_string().replacen(
-        "percpu_array entries 64 version 1",
-        "percpu_array entries 64 version 99",
-        1,
-    );
-    let mut value = [0; Description::MAX_BYTES];
-    value[..text.len()].copy_from_slice(text.as_bytes());
-    layout.set(0, value, 0).unwrap();
-}
-
 /// What the agent does, slowly.
 fn hand_over(datapath: &Datapath, pods: [u32; 2], both: bool) {
     let maps = datapath.maps();
@@ -197,7 +181,7 @@ fn hand_over(datapath: &Datapath, pods: [u32; 2], both: bool) {
 /// What went wrong while the programs of another version took over.
 fn noticed(pins: &Path, both: bool) -> Vec<String> {
     let node = node(pins);
-    belong_to_another_version(pins);
+    describe_as_another_layout(&pins.join("generation-1/LAYOUT")).unwrap();
     // That takes seconds of a processor, and its copies of the maps are old when it is done.
     let datapath = Datapath::load(pins).unwrap();
     assert_eq!(datapath.generation_before(), Some(1));

@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, Map, MapData};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -24,7 +23,8 @@ use nix::{
 };
 use tombolo_abi::{FlowFlags, NatPorts, NatTimeouts, SnatValue, forward_key, reverse_key, v4_mapped};
 use tombolo_cni::protocol::{Attachment, Pod, Request, Response};
-use tombolo_loader::{Datapath as Loaded, Description, Table};
+use tombolo_fixture::describe_as_another_layout;
+use tombolo_loader::{Datapath as Loaded, Table};
 use tombolo_model::{
     Backend, BackendState, ClusterId, EndpointRecord, Identity, IdentityRecord, Labels, Policy, PolicyKey,
     PolicyKind, Protocol, Record, Requirement, Selector, ServicePort, ServiceRecord, label,
@@ -304,7 +304,7 @@ fn pods_talk_by_policy_and_outlive_the_agent() {
         drop(agent(&dir, &records).await);
         echo(&mut long).expect("established, after the restart");
         // And once more, as an agent with another layout of maps.
-        describe_as_another_layout(&dir.join("bpf/tombolo/generation-1/LAYOUT"));
+        describe_as_another_layout(&dir.join("bpf/tombolo/generation-1/LAYOUT")).unwrap();
         let node = agent(&dir, &records).await;
         assert!(!dir.join("bpf/tombolo/generation-1").exists(), "it has taken over");
         echo(&mut long).expect("established, over another layout");
@@ -317,17 +317,6 @@ fn pods_talk_by_policy_and_outlive_the_agent() {
             node.manager.endpoints().iter().map(|e| e.wiring.pod.name.clone()).collect();
         assert_eq!(left, BTreeSet::from(["a".to_owned(), "c".to_owned()]));
     });
-}
-
-/// From now on the maps are those of another version, which counted drops in another way.
-fn describe_as_another_layout(pin: &std::path::Path) {
-    let layout = Map::Array(MapData::from_pin(pin).unwrap());
-    let mut layout: Array<_, [u8; Description::MAX_BYTES]> = layout.try_into().unwrap();
-    let drops = ("entries 64 version 1", "entries 64 version 99");
-    let text = Description::current().to_string().replacen(drops.0, drops.1, 1);
-    let mut value = [0; Description::MAX_BYTES];
-    value[..text.len()].copy_from_slice(text.as_bytes());
-    layout.set(0, value, 0).unwrap();
 }
 
 /// Answers a datagram with one each 10 ms, which nothing but the network stops.
